@@ -1,0 +1,45 @@
+# The verbs. Each deploy verb is one playbook of playbooks/; INVENTORY says which fleet, ARGS goes to ansible-playbook as it is.
+INVENTORY ?= inventories/local
+ARGS ?=
+VENV := .venv
+COLLECTION := .ansible/collections/ansible_collections/fba/stack
+PLAY = . $(VENV)/bin/activate && ansible-playbook -i $(INVENTORY)
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+tools: $(VENV)/.deploy $(COLLECTION) ## Install the pinned tools into .venv
+
+$(VENV)/.deploy: requirements.lock bin/make-venv
+	bin/make-venv $(VENV) requirements.lock
+	@touch $@
+
+$(VENV)/.test: requirements-test.lock bin/make-venv $(VENV)/.deploy
+	bin/make-venv $(VENV) requirements-test.lock
+	@touch $@
+
+# Roles are found as fba.stack.<role>, from a checkout as when installed
+$(COLLECTION):
+	@mkdir -p $(@D) && ln -sfn $(CURDIR) $@
+
+deploy: tools ## Take the hosts of INVENTORY to a running stack
+	$(PLAY) playbooks/site.yml $(ARGS)
+
+status: tools ## One table: service, host, health, image, uptime
+	@$(PLAY) playbooks/status.yml $(ARGS)
+
+logs: tools ## Logs of all services; service=worker for one, follow=1 to go on
+	@$(PLAY) playbooks/logs.yml -e '{"logs_service": "$(service)", "logs_follow": $(if $(follow),true,false)}' $(ARGS)
+
+restart: tools ## Restart one service: service=worker
+	$(PLAY) playbooks/restart.yml -e restart_service=$(service) $(ARGS)
+
+stop: tools ## Stop the stack; deploy starts it again
+	$(PLAY) playbooks/stop.yml $(ARGS)
+
+destroy: tools ## Remove the stack, keep its volumes; volumes=<stack name> removes them too
+	$(PLAY) playbooks/destroy.yml -e destroy_volumes=$(volumes) $(ARGS)
+
+.PHONY: help tools deploy status logs restart stop destroy

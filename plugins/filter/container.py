@@ -1,0 +1,190 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From a container's spec to what Docker is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+# Where the probe that ends a hanging program is mounted
+PROBE = "/opt/fba/probe.sh"
+
+# What stands on what: services start in this order and stop in the reverse one
+START_ORDER = ["postgres", "redis", "rabbitmq", "worker", "server", "beat", "flower", "nginx"]
+
+
+def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec with the defaults of roles/container/meta/argument_specs.yml: role parameters arrive without them."""
+    defaults: dict[str, Any] = {
+        "command": [],
+        "environment": {},
+        "files": [],
+        "volumes": {},
+        "tmpfs": {},
+        "logs": False,
+        "address": None,
+        "ports": [],
+        "health": {},
+        "reload": [],
+        "cpus": 0.0,
+        "shm_size": "64m",
+        "stop_signal": None,
+        "capabilities": [],
+        "read_only": True,
+    }
+    result = {**defaults, **spec}
+    result["hostname"] = spec.get("hostname") or spec["name"]
+    file_defaults = {"secret": False, "mount": "directory", "on_change": "recreate"}
+    result["files"] = [{**file_defaults, **entry} for entry in result["files"]]
+    if result["health"]:
+        health_defaults = {"liveness": [], "interval": 10, "timeout": 5, "failures": 3, "start_period": 60}
+        result["health"] = {**health_defaults, **result["health"]}
+    if int(spec["user"]) == 0:
+        raise AnsibleFilterError(f"container_spec.user of {spec['name']} is 0: a container never runs as root")
+    for entry in result["files"]:
+        if entry["mount"] == "file" and entry["on_change"] == "reload":
+            raise AnsibleFilterError(
+                f"container_spec.files of {spec['name']}: {entry['path']} is mounted alone, so a change cannot reach a running container"
+            )
+    return result
+
+
+def _host_path(root: str, entry: dict[str, Any]) -> str:
+    """Return where a file of the spec lies on the host: one folder per folder of the container."""
+    path = PurePosixPath(entry["path"])
+    kind = "file" if entry["mount"] == "file" else "dir"
+    return f"{root}/{kind}{str(path.parent).replace('/', '-').rstrip('-')}/{path.name}"
+
+
+def container_files(spec: dict[str, Any], root: str, probe: str) -> list[dict[str, Any]]:
+    """Return the files of a container as the module fba.stack.container_files wants them.
+
+    `root` is the container's folder on the host, `probe` the text of the probe that goes to every container with a health check.
+    """
+    spec = _with_defaults(spec)
+    files = [
+        {
+            "path": _host_path(root, entry),
+            "mode": "0400" if entry["secret"] else "0444",
+            "secret_content" if entry["secret"] else "content": entry["content"],
+        }
+        for entry in spec["files"]
+    ]
+    if spec["health"]:
+        files.append({"path": _host_path(root, {"path": PROBE, "mount": "directory"}), "mode": "0444", "content": probe})
+    return files
+
+
+def container_reload_files(spec: dict[str, Any], root: str) -> list[str]:
+    """Return the host paths of the files whose change is taken over by a reload."""
+    return [_host_path(root, entry) for entry in _with_defaults(spec)["files"] if entry["on_change"] == "reload"]
+
+
+def container_hash(spec: dict[str, Any], key: str, context: Any = None) -> str:
+    """Return 16 hexadecimal digits that change when a running container no longer is what the spec says.
+
+    Files that a reload takes over do not count, and neither does what the role adds by itself: a newer collection with the same spec
+    replaces no container. Keyed, because the label it goes into is public and files hold secrets. `context` is what else the container
+    is made from, such as the time zone.
+    """
+    full = _with_defaults(spec)
+    full["files"] = sorted(
+        ([entry["path"], entry["content"], entry["mount"]] for entry in full["files"] if entry["on_change"] == "recreate"),
+    )
+    # A reload command or a probe's patience does not make another container
+    full.pop("reload")
+    text = json.dumps([full, context], sort_keys=True, default=str)
+    return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def container_options(spec: dict[str, Any], root: str, log_root: str) -> dict[str, Any]:
+    """Return the options of community.docker.docker_container that depend on the spec.
+
+    `root` and `log_root` are the container's folders for files and logs on the host.
+    """
+    full = _with_defaults(spec)
+    user = int(full["user"])
+    owner = f"uid={user},gid={user},mode=0755,nosuid,nodev"
+    mounts: list[dict[str, Any]] = []
+    folders: set[str] = set()
+    entries = [*full["files"]]
+    if full["health"]:
+        entries.append({"path": PROBE, "mount": "directory"})
+    for entry in entries:
+        host_path = PurePosixPath(_host_path(root, entry))
+        if entry["mount"] == "file":
+            mounts.append({"type": "bind", "source": str(host_path), "target": entry["path"], "read_only": True})
+        elif str(host_path.parent) not in folders:
+            folders.add(str(host_path.parent))
+            target = str(PurePosixPath(entry["path"]).parent)
+            mounts.append({"type": "bind", "source": str(host_path.parent), "target": target, "read_only": True})
+    for volume, target in sorted(full["volumes"].items()):
+        path, _colon, mode = target.partition(":")
+        mounts.append({"type": "volume", "source": volume, "target": path, "read_only": mode == "ro"})
+    if full["logs"]:
+        mounts.append({"type": "bind", "source": log_root, "target": "/var/log/fba", "read_only": False})
+    tmpfs = {"/tmp": "64m", **full["tmpfs"]}
+    options: dict[str, Any] = {
+        "command": [str(argument) for argument in full["command"]],
+        "env": {name: str(value) for name, value in full["environment"].items()},
+        "hostname": full["hostname"],
+        "user": f"{user}:{user}",
+        "mounts": mounts,
+        "tmpfs": [f"{path}:size={size},{owner}" for path, size in sorted(tmpfs.items())],
+        "ports": full["ports"],
+        "shm_size": full["shm_size"],
+        "memory": full["memory"],
+        "cpus": float(full["cpus"]),
+        "stop_signal": full["stop_signal"],
+        "stop_timeout": int(full["stop_timeout"]),
+        "capabilities": full["capabilities"],
+        "read_only": full["read_only"],
+        "address": full["address"],
+    }
+    if full["health"]:
+        health = full["health"]
+        settings = [str(health[name]) for name in ("timeout", "failures", "start_period")]
+        # The probe gives each of its two commands the timeout; Docker's own is the net below
+        options["healthcheck"] = {
+            "test": ["CMD", "sh", PROBE, *settings, *health["test"], "--liveness", *health["liveness"]],
+            "interval": f"{health['interval']}s",
+            "timeout": f"{2 * health['timeout'] + 2}s",
+            "retries": health["failures"],
+            "start_period": f"{health['start_period']}s",
+        }
+    return options
+
+
+def container_names(containers: list[dict[str, Any]], order: str, once: bool = False) -> list[str]:
+    """Return the names of containers, as docker_host_info lists them, in the order `start` or `stop`.
+
+    With `once`, also those that ran to their end and are kept as a record.
+    """
+
+    def rank(container: dict[str, Any]) -> tuple[int, str]:
+        service = container["Labels"].get("fba.service")
+        return (START_ORDER.index(service) if service in START_ORDER else len(START_ORDER), container["Names"][0])
+
+    wanted = [container for container in containers if once or container["Labels"].get("fba.once") != "true"]
+    names = [container["Names"][0].lstrip("/") for container in sorted(wanted, key=rank)]
+    return names[::-1] if order == "stop" else names
+
+
+class FilterModule:
+    """Filters on container specs."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {
+            "container_files": container_files,
+            "container_names": container_names,
+            "container_hash": container_hash,
+            "container_options": container_options,
+            "container_reload_files": container_reload_files,
+        }

@@ -1,0 +1,208 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Keep a container's folder of files exactly as its spec says, in one module call."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_files
+short_description: Keep the files of one container
+version_added: 1.0.0
+author: The fba.stack authors
+description:
+  - Writes every file of a container under O(root), and removes what is there and no longer in the spec.
+  - Each file is replaced as a whole by a rename, so a reader sees the old content or the new, never a part.
+  - One call for all files of a container, because the number of calls is what a run's time is made of.
+options:
+  root:
+    description: Folder on the host that belongs to this container alone.
+    type: path
+    required: true
+  owner:
+    description: Numeric user and group of the container, which the files belong to.
+    type: int
+    required: true
+  log_dir:
+    description: Folder for logs that the container may write to. Made when given; its content is never touched.
+    type: path
+  files:
+    description: The files.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: Path on the host, below O(root).
+        type: path
+        required: true
+      mode:
+        description: Permissions, octal digits.
+        type: str
+        required: true
+      content:
+        description: Text that may be shown in a diff.
+        type: str
+      secret_content:
+        description: Text that is kept out of every output.
+        type: str
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+extends_documentation_fragment: []
+"""
+
+EXAMPLES = r"""
+- name: Write the files of the cache
+  fba.stack.container_files:
+    root: /etc/fba/fba_redis
+    owner: 999
+    files:
+      - path: /etc/fba/fba_redis/dir-etc-redis/redis.conf
+        mode: "0444"
+        content: |
+          appendonly yes
+"""
+
+RETURN = r"""
+changed_files:
+  description: Paths whose content, owner or mode was changed, or that were removed.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import os
+import stat
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.text.converters import to_bytes
+
+DIRECTORY_MODE = 0o755
+
+
+def read(path):
+    """Return the content of a file, or None where there is none."""
+    try:
+        with open(path, "rb") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return None
+
+
+def is_right(path, mode, owner):
+    """Return whether a path's permissions, user and group are as wanted."""
+    status = os.lstat(path)
+    return (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, owner, owner)
+
+
+def make_directory(path, owner, check_mode):
+    """Make a folder with the given owner and return whether that changed anything."""
+    if os.path.isdir(path) and is_right(path, DIRECTORY_MODE, owner):
+        return False
+    if not check_mode:
+        os.makedirs(path, exist_ok=True)
+        os.chown(path, owner, owner)
+        os.chmod(path, DIRECTORY_MODE)
+    return True
+
+
+def write(path, content, mode, owner):
+    """Replace a file by a rename, with its owner and mode set before it has its name."""
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fchown(handle.fileno(), owner, owner)
+            os.fchmod(handle.fileno(), mode)
+            os.fsync(handle.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def stale(root, wanted):
+    """Return what lies below root and is not wanted: files, then the folders that are empty without them."""
+    for folder, _folders, names in os.walk(root, topdown=False):
+        for name in names:
+            path = os.path.join(folder, name)
+            if path not in wanted:
+                yield path
+        if folder != root and not any(path.startswith(folder + os.sep) for path in wanted):
+            yield folder
+
+
+def main():
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "owner": {"type": "int", "required": True},
+            "log_dir": {"type": "path"},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "mode": {"type": "str", "required": True},
+                    "content": {"type": "str"},
+                    "secret_content": {"type": "str", "no_log": True},
+                },
+                "required_one_of": [("content", "secret_content")],
+                "mutually_exclusive": [("content", "secret_content")],
+            },
+        },
+        supports_check_mode=True,
+    )
+    root, owner, check_mode = module.params["root"], module.params["owner"], module.check_mode
+    files = {entry["path"]: entry for entry in module.params["files"]}
+    for path in files:
+        if not path.startswith(root + os.sep):
+            module.fail_json(msg=f"files: {path} is not below {root}")
+
+    changed = make_directory(root, 0, check_mode)
+    if module.params["log_dir"]:
+        changed = make_directory(module.params["log_dir"], owner, check_mode) or changed
+
+    changed_files, diff = [], []
+    for path in stale(root, set(files)):
+        changed_files.append(path)
+        diff.append({"before_header": path, "before": "present\n", "after_header": path, "after": "absent\n"})
+        if not check_mode:
+            if os.path.isdir(path):
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+
+    for path, entry in files.items():
+        changed = make_directory(os.path.dirname(path), 0, check_mode) or changed
+        secret = entry["secret_content"] is not None
+        content = to_bytes(entry["secret_content"] if secret else entry["content"])
+        mode = int(entry["mode"], 8)
+        before = read(path)
+        if before == content and is_right(path, mode, owner):
+            continue
+        changed_files.append(path)
+        if before != content:
+            hidden = "(secret)\n" if secret else None
+            diff.append(
+                {
+                    "before_header": path,
+                    "before": "" if before is None else hidden and "(secret, before)\n" or before.decode("utf-8", "replace"),
+                    "after_header": path,
+                    "after": hidden or content.decode("utf-8", "replace"),
+                }
+            )
+        if not check_mode:
+            write(path, content, mode, owner)
+
+    module.exit_json(changed=changed or bool(changed_files), changed_files=changed_files, diff=diff)
+
+
+if __name__ == "__main__":
+    main()
