@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import hmac
+import io
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,6 +17,10 @@ from ansible.errors import AnsibleFilterError
 
 # Where the probe that ends a hanging program is mounted
 PROBE = "/opt/fba/probe.sh"
+
+# What the collection brings to every container with supervised programs
+TOOLS = "/opt/fba"
+SUPERVISOR_CONFIG = "/etc/supervisor/supervisord.conf"
 
 # What stands on what: services start in this order and stop in the reverse one
 START_ORDER = ["postgres", "redis", "rabbitmq", "worker", "server", "beat", "flower", "nginx"]
@@ -25,6 +32,7 @@ def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
         "command": [],
         "environment": {},
         "files": [],
+        "programs": [],
         "volumes": {},
         "tmpfs": {},
         "logs": False,
@@ -62,12 +70,79 @@ def _host_path(root: str, entry: dict[str, Any]) -> str:
     return f"{root}/{kind}{str(path.parent).replace('/', '-').rstrip('-')}/{path.name}"
 
 
-def container_files(spec: dict[str, Any], root: str, probe: str) -> list[dict[str, Any]]:
+def _supervisor_command(program: dict[str, Any]) -> str:
+    """Return a program's command line as supervisord reads it: words quoted for its shlex, percent signs doubled."""
+    command = [str(word) for word in program["command"]]
+    if program.get("wait_for"):
+        waits = [f"--wait={address}" for address in program["wait_for"]]
+        command = ["python3", f"{TOOLS}/launch.py", *waits, f"--timeout={program.get('wait_timeout', 300)}", "--", *command]
+    return shlex.join(command).replace("%", "%%")
+
+
+def supervisor_config(programs: list[dict[str, Any]]) -> str:
+    """Return supervisord's configuration for the programs of a container."""
+    log = {"stdout_logfile_maxbytes": "5MB", "stdout_logfile_backups": "5"}
+    config = configparser.RawConfigParser()
+    config.read_dict(
+        {
+            "supervisord": {
+                "nodaemon": "true",
+                "logfile": "/var/log/fba/supervisord.log",
+                "logfile_maxbytes": "5MB",
+                "logfile_backups": "5",
+                "pidfile": "/tmp/supervisord.pid",
+                # A thousand greenlets each hold a connection
+                "minfds": "4096",
+            },
+            "unix_http_server": {"file": "/tmp/supervisor.sock", "chmod": "0700"},
+            "rpcinterface:supervisor": {
+                "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface",
+            },
+            "supervisorctl": {"serverurl": "unix:///tmp/supervisor.sock"},
+            # Its standard output belongs to supervisor's protocol, so what the container shall print goes to its standard error
+            "eventlistener:supervise": {
+                "command": f"/opt/supervisor/bin/python {TOOLS}/supervise.py",
+                "events": "PROCESS_LOG,PROCESS_STATE_FATAL",
+                "buffer_size": "10000",
+                "stderr_logfile": "/dev/stderr",
+                "stderr_logfile_maxbytes": "0",
+            },
+        }
+    )
+    for program in programs:
+        config[f"program:{program['name']}"] = {
+            "command": _supervisor_command(program),
+            "autostart": "true",
+            "autorestart": "true",
+            "startsecs": "3",
+            "startretries": "5",
+            "stopwaitsecs": str(program["stop_wait"]),
+            # The signal goes to the parent alone, which drains its children; what is left when it is killed goes with it
+            "stopasgroup": "false",
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": f"/var/log/fba/{program['name']}.log",
+            "stdout_events_enabled": "true",
+            **log,
+        }
+    text = io.StringIO()
+    config.write(text)
+    return text.getvalue()
+
+
+def container_files(spec: dict[str, Any], root: str, tools: dict[str, str]) -> list[dict[str, Any]]:
     """Return the files of a container as the module fba.stack.container_files wants them.
 
-    `root` is the container's folder on the host, `probe` the text of the probe that goes to every container with a health check.
+    `root` is the container's folder on the host, `tools` the texts of the collection's own scripts by file name: the probe for every
+    container with a health check, the others for those with supervised programs.
     """
     spec = _with_defaults(spec)
+    added = {}
+    if spec["health"]:
+        added[PROBE] = tools["probe.sh"]
+    if spec["programs"]:
+        added |= {f"{TOOLS}/{name}": text for name, text in tools.items() if name.endswith(".py")}
+        added[SUPERVISOR_CONFIG] = supervisor_config(spec["programs"])
     files = [
         {
             "path": _host_path(root, entry),
@@ -76,8 +151,8 @@ def container_files(spec: dict[str, Any], root: str, probe: str) -> list[dict[st
         }
         for entry in spec["files"]
     ]
-    if spec["health"]:
-        files.append({"path": _host_path(root, {"path": PROBE, "mount": "directory"}), "mode": "0444", "content": probe})
+    for path, content in added.items():
+        files.append({"path": _host_path(root, {"path": path, "mount": "directory"}), "mode": "0444", "content": content})
     return files
 
 
@@ -114,8 +189,10 @@ def container_options(spec: dict[str, Any], root: str, log_root: str) -> dict[st
     mounts: list[dict[str, Any]] = []
     folders: set[str] = set()
     entries = [*full["files"]]
-    if full["health"]:
+    if full["health"] or full["programs"]:
         entries.append({"path": PROBE, "mount": "directory"})
+    if full["programs"]:
+        entries.append({"path": SUPERVISOR_CONFIG, "mount": "directory"})
     for entry in entries:
         host_path = PurePosixPath(_host_path(root, entry))
         if entry["mount"] == "file":

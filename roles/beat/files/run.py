@@ -1,0 +1,31 @@
+"""Start beat once a worker consumes: run.py APPLICATION SECONDS COMMAND…
+
+What beat sends while no worker has declared the queues would have nowhere to go.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from celery.app.utils import find_app
+
+PID_FILE = Path("/tmp/beat.pid")
+
+
+def main() -> None:
+    """Wait for any worker's answer, then become beat."""
+    application, seconds, *command = sys.argv[1:]
+    app = find_app(application)
+    deadline = time.monotonic() + float(seconds)
+    # A ping waits a second for answers by itself
+    while not app.control.ping(timeout=1.0):
+        if time.monotonic() > deadline:
+            sys.exit(f"beat: no worker has answered in {seconds} s")
+        print("beat: waiting for a worker", flush=True)
+    PID_FILE.write_text(str(os.getpid()), encoding="ascii")
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main()
