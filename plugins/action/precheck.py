@@ -1,0 +1,69 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Refuse what cannot work, all of it in one message, before anything is touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.fba.stack.plugins.plugin_utils.precheck import SECRETS, SERVICES, check
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+EVERYWHERE = ("common", "host", "secrets", "certificates", "images")
+
+
+class ActionModule(ActionBase):
+    """Implements the action."""
+
+    _requires_connection = False
+
+    def _load(self, role: str, *path: str) -> dict[str, Any]:
+        file = ROLES.joinpath(role, *path)
+        return self._loader.load_from_file(str(file), trusted_as_template=True) or {} if file.exists() else {}
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Check every variable of every role that this host will see."""
+        result = super().run(tmp, task_vars)
+        _spec, args = self.validate_argument_spec({"state": {"type": "dict", "required": True}})
+        given = dict(task_vars or {})
+        host = given["inventory_hostname"]
+        services = [service for service in SERVICES if host in given["groups"].get(service, [])]
+        roles = [*EVERYWHERE, *services]
+
+        variables: dict[str, Any] = {}
+        for role in roles:
+            variables |= self._load(role, "defaults", "main.yml") | self._load(role, "vars", "main.yml")
+        variables |= given
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+
+        problems: list[str] = []
+        values: dict[str, Any] = {}
+        for role in roles:
+            options = self._load(role, "meta", "argument_specs.yml")["argument_specs"]["main"].get("options", {})
+            raw = {}
+            for name in options:
+                if name in variables:
+                    try:
+                        raw[name] = templar.template(variables[name])
+                    except AnsibleError as error:
+                        problems.append(f"{name} cannot be evaluated: {error}")
+            # One variable at a time, because a validator stops at its first wrong type
+            for name, value in raw.items():
+                validated = ArgumentSpecValidator({name: options[name]}).validate({name: value})
+                values[name] = validated.validated_parameters.get(name)
+                problems += [f"{name} is {value!r}: {message}" for message in validated.error_messages]
+        for name in SECRETS:
+            if name in given:
+                values[name] = templar.template(given[name])
+
+        problems += check(values, services, given["ansible_facts"], args["state"], given["groups"])
+        if problems:
+            result["failed"] = True
+            result["problems"] = problems
+            result["msg"] = f"Nothing was touched on {host}, because:\n" + "\n".join(f"- {problem}" for problem in problems)
+        result["changed"] = False
+        return result

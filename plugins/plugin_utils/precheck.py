@@ -1,0 +1,193 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What has to hold before anything is touched, beyond each variable's own type.
+
+Every check takes the effective values of the variables and returns sentences, each naming the variable, its value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import zoneinfo
+from collections.abc import Iterator
+from typing import Any
+
+from ansible.module_utils.common.text.formatters import human_to_bytes
+
+SERVICES = ("postgres", "redis", "rabbitmq", "server", "worker", "beat", "flower", "nginx")
+SINGLE = ("postgres", "redis", "rabbitmq", "flower")
+DISTRIBUTIONS = {"Debian": 12, "Ubuntu": 22}
+PRIVATE = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
+SECRETS = ("fba_postgres_password", "fba_database_password", "fba_redis_password", "fba_rabbitmq_password", "fba_flower_password")
+SECRET_LENGTH = 12
+# Each must be smaller than the next: what is inside ends by itself before what is around it kills it
+TIMEOUT_CHAINS = (
+    ("server", ("server_workers_kill_timeout", "server_stop_wait", "server_stop_timeout")),
+    ("worker", ("fba_task_time_limit", "worker_stop_wait", "worker_stop_timeout")),
+    ("rabbitmq", ("fba_task_time_limit", "rabbitmq_consumer_timeout")),
+    ("beat", ("beat_stop_wait", "beat_stop_timeout")),
+    ("flower", ("flower_stop_wait", "flower_stop_timeout")),
+)
+PORTS = {
+    "postgres": ("postgres_publish_port",),
+    "redis": ("redis_publish_port",),
+    "rabbitmq": ("rabbitmq_publish_port", "rabbitmq_publish_management_port"),
+    "server": ("server_publish_port",),
+    "flower": ("flower_publish_port",),
+    "nginx": ("nginx_http_port", "nginx_https_port"),
+}
+
+
+def _bytes(text: Any) -> int | None:
+    try:
+        return human_to_bytes(str(text))
+    except ValueError:
+        return None
+
+
+def check_distribution(facts: dict[str, Any]) -> Iterator[str]:
+    """Refuse what is neither Debian 12 or newer nor Ubuntu 22.04 or newer."""
+    name, version = facts.get("distribution", "?"), str(facts.get("distribution_major_version", "0"))
+    least = DISTRIBUTIONS.get(name)
+    if least is None or (version.isdigit() and int(version) < least):
+        yield f"the host runs {name} {version}: allowed are Debian 12 or newer and Ubuntu 22.04 or newer"
+
+
+def check_groups(groups: dict[str, list[str]]) -> Iterator[str]:
+    """Refuse a group without a host, and a second host where only one can be."""
+    for service in SERVICES:
+        hosts = groups.get(service, [])
+        if not hosts:
+            yield f"group {service} has no host: put one into it"
+        elif service in SINGLE and len(hosts) > 1:
+            yield f"group {service} has {len(hosts)} hosts ({', '.join(hosts)}): exactly one is allowed"
+
+
+def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
+    """Refuse values that have the right type and yet cannot work."""
+    name = str(values.get("fba_name"))
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
+        yield f"fba_name is {name!r}: allowed are 1 to 31 lower-case letters, digits and underscores, a letter first"
+    if values.get("fba_timezone") not in zoneinfo.available_timezones():
+        yield f"fba_timezone is {values.get('fba_timezone')!r}: allowed are names of the IANA database, such as UTC or Europe/Berlin"
+    subnet = values.get("fba_subnet")
+    try:
+        network = ipaddress.IPv4Network(subnet)
+        if not any(network.subnet_of(private) for private in PRIVATE):
+            yield f"fba_subnet is {subnet}: allowed are subnets of 10.0.0.0/8, 172.16.0.0/12 and 192.168.0.0/16"
+        elif network.prefixlen > 26:
+            yield f"fba_subnet is {subnet}: it must have room for 64 addresses, so its prefix is /26 or shorter"
+    except ValueError as error:
+        yield f"fba_subnet is {subnet!r}: it must be an IPv4 subnet such as 172.30.10.0/24 ({error})"
+    for secret in SECRETS:
+        if values.get(secret) is not None and len(str(values[secret])) < SECRET_LENGTH:
+            yield f"{secret} has {len(str(values[secret]))} characters: allowed are {SECRET_LENGTH} or more; leave it out to have one generated"
+    if "worker" in services:
+        pools = [pool.get("name") for pool in values.get("worker_pools") or []]
+        if not pools:
+            yield "worker_pools is empty: at least one pool is needed, or nothing consumes"
+        for pool in sorted({pool for pool in pools if pools.count(pool) > 1}):
+            yield f"worker_pools has the name {pool!r} {pools.count(pool)} times: names must differ"
+    for name in ("fba_server_replicas", "worker_replicas"):
+        if isinstance(values.get(name), int) and values[name] < 1:
+            yield f"{name} is {values[name]}: allowed are 1 or more"
+    if "nginx" in services:
+        paths = [route.get("path") for route in values.get("fba_app_routes") or []]
+        for path in sorted({path for path in paths if paths.count(path) > 1}):
+            yield f"fba_app_routes has the path {path!r} {paths.count(path)} times: paths must differ"
+        for path in paths:
+            if not re.fullmatch(r"/[A-Za-z0-9._~/%-]*", str(path)):
+                yield f"fba_app_routes has the path {path!r}: a path begins with / and has no spaces or quotes"
+        if values.get("nginx_https_port") and not (values.get("nginx_certificate") and values.get("nginx_certificate_key")):
+            yield f"nginx_https_port is {values['nginx_https_port']}: it needs nginx_certificate and nginx_certificate_key, which are empty"
+
+
+def check_timeouts(values: dict[str, Any], services: list[str]) -> Iterator[str]:
+    """Refuse a timeout that kills what it should wait for."""
+    for service, chain in TIMEOUT_CHAINS:
+        if service not in services:
+            continue
+        for inner, outer in zip(chain, chain[1:]):
+            first, second = values.get(inner), values.get(outer)
+            if isinstance(first, int) and isinstance(second, int) and first >= second:
+                yield f"{inner} is {first} and {outer} is {second}: {inner} must be the smaller one"
+
+
+def published_ports(values: dict[str, Any], services: list[str]) -> list[tuple[str, int]]:
+    """Return (variable, port) of every port that the stack publishes on the host."""
+    ports = []
+    for service in services:
+        for variable in PORTS.get(service, ()):
+            port = values.get(variable)
+            if not isinstance(port, int) or port == 0:
+                continue
+            count = values.get("fba_server_replicas", 1) if variable == "server_publish_port" else 1
+            ports += [(variable, port + index) for index in range(count)]
+    return ports
+
+
+def check_ports(values: dict[str, Any], services: list[str], listening: list[int]) -> Iterator[str]:
+    """Refuse a port that is impossible, wanted twice, or taken by something that is not the stack's."""
+    users: dict[int, str] = {}
+    if "nginx" in services and values.get("nginx_http_port") == 0:
+        yield "nginx_http_port is 0: the stack needs its public door; allowed are 1 to 65535"
+    for variable, port in published_ports(values, services):
+        if not 0 < port < 65536:
+            yield f"{variable} is {port}: allowed are 1 to 65535, and 0 to publish none"
+        elif port in users:
+            yield f"{variable} is {port}, and so is {users[port]}: two services cannot share a port"
+        elif port in listening:
+            yield f"{variable} is {port}: something else on the host listens there; stop it, or choose another port"
+        users.setdefault(port, variable)
+
+
+def check_resources(values: dict[str, Any], services: list[str], state: dict[str, Any]) -> Iterator[str]:
+    """Refuse a host that is too small, and limits that are more than it has."""
+    for variable, have, what in (
+        ("host_minimum_memory", state["memory"], "memory"),
+        ("host_minimum_disk", state["disk_free"], "free disk space for Docker"),
+    ):
+        least = _bytes(values.get(variable))
+        if least is None:
+            yield f"{variable} is {values.get(variable)!r}: allowed are a number and a unit, such as 2g"
+        elif have < least:
+            yield f"{variable} is {values[variable]}: the host has {have / 2**30:.1f} GiB of {what}; give it more, or lower the variable"
+    for service in services:
+        variable = f"{service}_memory"
+        limit = _bytes(values.get(variable))
+        if limit is None:
+            yield f"{variable} is {values.get(variable)!r}: allowed are a number and a unit, such as 512m"
+        elif limit > state["memory"]:
+            yield f"{variable} is {values[variable]}: the host has only {state['memory'] / 2**30:.1f} GiB of memory"
+
+
+def check_volumes(values: dict[str, Any], services: list[str], state: dict[str, Any]) -> Iterator[str]:
+    """Refuse a data volume that another major version of PostgreSQL has written."""
+    if "postgres" not in services:
+        return
+    wanted = str(values.get("fba_postgres_version")).partition(".")[0].partition("-")[0]
+    for volume, version in state["postgres_versions"].items():
+        if version != wanted:
+            yield (
+                f"fba_postgres_version is {values.get('fba_postgres_version')}: the volume {volume} was written by PostgreSQL {version}, which"
+                f" only {version} opens; set fba_postgres_version and the image to {version}, or bring the data over with a dump"
+            )
+
+
+def check(
+    values: dict[str, Any], services: list[str], facts: dict[str, Any], state: dict[str, Any], groups: dict[str, list[str]]
+) -> list[str]:
+    """Return every reason for which this host cannot be deployed to.
+
+    `values` are the effective variables, `services` the groups that the host is in, `facts` ansible's, `state` what the module
+    fba.stack.host_state has returned, `groups` the inventory's.
+    """
+    return [
+        *check_distribution(facts),
+        *check_groups(groups),
+        *check_values(values, services),
+        *check_timeouts(values, services),
+        *check_ports(values, services, state["listening"]),
+        *check_resources(values, services, state),
+        *check_volumes(values, services, state),
+    ]
