@@ -19,8 +19,6 @@ EVERYWHERE = ("common", "host", "secrets", "certificates", "images")
 class ActionModule(ActionBase):
     """Implements the action."""
 
-    _requires_connection = False
-
     def _load(self, role: str, *path: str) -> dict[str, Any]:
         file = ROLES.joinpath(role, *path)
         return self._loader.load_from_file(str(file), trusted_as_template=True) or {} if file.exists() else {}
@@ -28,7 +26,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check every variable of every role that this host will see."""
         result = super().run(tmp, task_vars)
-        _spec, args = self.validate_argument_spec({"state": {"type": "dict", "required": True}})
+        self.validate_argument_spec({})
         given = dict(task_vars or {})
         host = given["inventory_hostname"]
         services = [service for service in SERVICES if host in given["groups"].get(service, [])]
@@ -43,7 +41,7 @@ class ActionModule(ActionBase):
         problems: list[str] = []
         values: dict[str, Any] = {}
         for role in roles:
-            options = self._load(role, "meta", "argument_specs.yml")["argument_specs"]["main"].get("options", {})
+            options = self._load(role, "meta", "argument_specs.yml")["argument_specs"]["shared" if role == "common" else "main"].get("options", {})
             raw = {}
             for name in options:
                 if name in variables:
@@ -60,7 +58,14 @@ class ActionModule(ActionBase):
             if name in given:
                 values[name] = templar.template(given[name])
 
-        problems += check(values, services, given["ansible_facts"], args["state"], given["groups"])
+        state = self._execute_module(
+            "fba.stack.host_state",
+            {"stack": str(values["fba_name"]), "volumes": [f"{values['fba_name']}_postgres"]},
+            task_vars=task_vars,
+        )
+        if state.get("failed"):
+            return state
+        problems += check(values, services, given["ansible_facts"], state, given["groups"])
         if problems:
             result["failed"] = True
             result["problems"] = problems

@@ -10,18 +10,12 @@ version_added: 1.0.0
 author: The fba.stack authors
 description:
   - Checks the variables of every role that the host's groups bring, against the roles' argument specs and against each other, and the
-    host itself. Fails with every problem found.
-options:
-  state:
-    description: What M(fba.stack.host_state) has returned for the host.
-    type: dict
-    required: true
+    host itself, as M(fba.stack.host_state) sees it. Fails with every problem found.
 """
 
 EXAMPLES = r"""
 - name: Refuse what cannot work
   fba.stack.precheck:
-    state: "{{ host_state }}"
 """
 
 RETURN = r"""

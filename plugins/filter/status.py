@@ -1,0 +1,54 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The status table: what should run on each host, and what does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+UPTIME = re.compile(r"^(?P<verb>Up|Exited|Restarting|Created|Paused|Dead)\s*(?:\((?P<code>-?\d+)\))?\s*(?P<time>[^()]*?)\s*(?:ago)?\s*(?:\((?P<health>[^)]*)\))?$")
+
+
+def _health(container: dict[str, Any]) -> tuple[str, str]:
+    """Return (health, uptime) from what the engine says of a container: state `running`, status `Up 5 minutes (healthy)`."""
+    match = UPTIME.match(container["Status"])
+    time = match["time"].strip() if match else container["Status"]
+    if container["State"] != "running":
+        return container["State"], f"stopped {time} ago" if time else "-"
+    health = (match["health"] if match else None) or "no check"
+    return health.removeprefix("health: "), time
+
+
+def status_rows(found: dict[str, list[dict[str, Any]]], groups: dict[str, list[str]], order: list[str]) -> list[list[str]]:
+    """Return the rows of the table: every container of the stack, and a row `missing` for each service that a host has none of.
+
+    `found` maps a host to its containers as docker_host_info lists them (absent where the host was not reached); `groups` is the
+    inventory's; `order` is the services in the order of the table.
+    """
+    rows = []
+    for service in order:
+        for host in groups.get(service, []):
+            if host not in found:
+                rows.append([service, host, "-", "unreachable", "-", "-"])
+                continue
+            mine = [container for container in found[host] if container["Labels"].get("fba.service") == service]
+            if not mine:
+                rows.append([service, host, "-", "missing", "-", "-"])
+            for container in sorted(mine, key=lambda one: one["Names"][0]):
+                health, uptime = _health(container)
+                rows.append([service, host, container["Names"][0].lstrip("/"), health, container["Image"], uptime])
+    return rows
+
+
+def found_containers(hosts: list[str], hostvars: Any) -> dict[str, list[dict[str, Any]]]:
+    """Return host to containers, from what roles/container/tasks/find.yml has registered on each host."""
+    return {host: hostvars[host]["__container_found"]["containers"] for host in hosts}
+
+
+class FilterModule:
+    """Filters for the status table."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {"found_containers": found_containers, "status_rows": status_rows}
