@@ -1,0 +1,1 @@
+"""The default application of fba.stack."""

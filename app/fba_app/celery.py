@@ -1,0 +1,126 @@
+"""The Celery application, for `celery -A fba_app.celery`.
+
+What follows serves one promise: a task once accepted is run, whatever restarts in between. The price is that a task can
+be run more than once, so a task with an effect must make that effect safe to repeat.
+"""
+
+import ssl
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+from celery import Celery
+from celery.schedules import crontab
+from kombu import Exchange, Queue
+
+from fba_app.settings import Settings, get_settings
+
+IO_QUEUE = "io"
+"""For tasks that wait: thousands run at once in one process."""
+
+CPU_QUEUE = "cpu"
+"""For tasks that compute: one such task would stall every task that waits in the same process."""
+
+
+def _queue(name: str) -> Queue:
+    return Queue(name, Exchange(name, "topic"), routing_key=name, queue_arguments={"x-queue-type": "quorum"})
+
+
+def _broker(settings: Settings) -> dict[str, Any]:
+    scheme = "amqps" if settings.tls_ca_file else "amqp"
+    user = quote(settings.rabbitmq_username, safe="")
+    password = quote(settings.rabbitmq_password.get_secret_value(), safe="")
+    vhost = quote(settings.rabbitmq_vhost, safe="")
+    tls = {
+        "ca_certs": str(settings.tls_ca_file),
+        "cert_reqs": ssl.CERT_REQUIRED,
+        # Without it the certificate's host name is not checked.
+        "server_hostname": settings.rabbitmq_host,
+    }
+    return {
+        "broker_url": f"{scheme}://{user}:{password}@{settings.rabbitmq_host}:{settings.rabbitmq_port}/{vhost}",
+        "broker_use_ssl": tls if settings.tls_ca_file else False,
+    }
+
+
+def _result_backend(settings: Settings) -> dict[str, Any]:
+    scheme = "rediss" if settings.tls_ca_file else "redis"
+    password = quote(settings.redis_password.get_secret_value(), safe="")
+    url = f"{scheme}://:{password}@{settings.redis_host}:{settings.redis_port}/{settings.redis_database}"
+    tls = {
+        "ssl_ca_certs": str(settings.tls_ca_file),
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_check_hostname": True,
+    }
+    return {
+        "result_backend": f"fba_app.results.ResultBackend+{url}",
+        "redis_backend_use_ssl": tls if settings.tls_ca_file else None,
+    }
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration, by Celery's own names. Times are in seconds."""
+    return {
+        **_broker(settings),
+        **_result_backend(settings),
+        # Quorum queues are the only ones that survive a broker's crash with certainty, in a cluster and alone.
+        "task_queues": [_queue(IO_QUEUE), _queue(CPU_QUEUE)],
+        "task_default_queue": IO_QUEUE,
+        "task_default_queue_type": "quorum",
+        # A queue that only `-Q` or a route names is made to the same pattern.
+        "task_create_missing_queue_type": "quorum",
+        # A direct exchange cannot delay a message in the broker: the worker would hold every task with an ETA instead.
+        "task_default_exchange_type": "topic",
+        "task_create_missing_queue_exchange_type": "topic",
+        # The broker forgets a task when it is done, not when it is handed out.
+        "task_acks_late": True,
+        # A worker killed in mid-task says nothing of the task: it goes back to the queue.
+        "task_reject_on_worker_lost": True,
+        # What one worker holds, no other can run: take no more than can start now.
+        "worker_prefetch_multiplier": 1,
+        # The broker gives the tasks of a lost connection to others, so they must end here or they run twice at once.
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # Publishing succeeds only when the broker has the message safe.
+        "broker_transport_options": {"confirm_publish": True},
+        # About a minute in all, which outlasts a broker's restart.
+        "task_publish_retry_policy": {
+            "max_retries": 20,
+            "interval_start": 0.2,
+            "interval_step": 0.4,
+            "interval_max": 5,
+        },
+        # A worker that gave up would sit there, running and deaf.
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # Heartbeats slow the gevent worker to a dozen tasks a second and can deadlock it with confirms. The sockets'
+        # TCP keepalive finds a dead broker instead.
+        "broker_heartbeat": 0,
+        # Only data crosses the broker: unpickling a message would be running it.
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        # Redis here evicts nothing by itself, so results must leave on their own.
+        "result_expires": timedelta(days=1),
+        # A finished task waits for Redis to come back rather than lose its result.
+        "result_backend_always_retry": True,
+        # One backend for all greenlets: otherwise each task builds one anew, at milliseconds of CPU.
+        "result_backend_thread_safe": True,
+        # The pool makes the others wait (see results.py), so this need not follow the worker's concurrency.
+        "redis_max_connections": 32,
+        # Shorter than the default two minutes for a Redis that has gone without a word.
+        "redis_socket_timeout": 10.0,
+        "redis_socket_connect_timeout": 5.0,
+        "redis_socket_keepalive": True,
+        # The soft limit lets a task clean up. The broker's consumer_timeout must be longer than the hard one.
+        "task_soft_time_limit": settings.task_time_limit - 30,
+        "task_time_limit": settings.task_time_limit,
+        "timezone": settings.timezone,
+        "enable_utc": True,
+        "beat_schedule": {
+            "heartbeat": {"task": "fba_app.heartbeat", "schedule": crontab()},
+        },
+    }
+
+
+app = Celery("fba_app", include=["fba_app.tasks"])
+app.conf.update(configuration(get_settings()))

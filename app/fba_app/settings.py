@@ -1,0 +1,125 @@
+"""Settings of every process: server, worker, beat and migration.
+
+They come from the environment and, below it, from the dotenv file that `FBA_ENV_FILE` names.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, FilePath, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, Field(min_length=1)]
+
+JWT_SECRET_KEY_LENGTH = 32
+PLACEHOLDERS = ("change", "default", "example", "password", "placeholder", "secret")
+
+
+class ConfigurationError(Exception):
+    """A setting is missing or has a value that is not allowed. Never holds a value, as it may be a secret."""
+
+
+class Settings(BaseSettings):
+    """What the application needs to know of the place it runs in.
+
+    A field's environment variable is its name in capitals. No secret has a default.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    environment: Literal["development", "production"] = "production"
+
+    db_host: Name
+    db_port: Port = 5432
+    db_user: Name
+    db_password: SecretStr
+    db_database: Name
+
+    redis_host: Name
+    redis_port: Port = 6379
+    redis_password: SecretStr
+    redis_database: int = Field(default=0, ge=0)
+
+    celery_broker: Literal["rabbitmq"] = "rabbitmq"
+    rabbitmq_host: Name
+    rabbitmq_port: Port = 5672
+    rabbitmq_username: Name
+    rabbitmq_password: SecretStr
+    rabbitmq_vhost: Name = "/"
+
+    tls_ca_file: FilePath | None = None
+    """When set, all three connections use TLS and verify certificate and host name against this authority."""
+
+    timezone: str = "UTC"
+    """The time zone of Celery's schedules."""
+
+    jwt_secret_key: SecretStr
+    jwt_algorithm: Literal["HS256"] = "HS256"
+
+    run_task_enabled: bool = True
+    task_time_limit: int = Field(default=600, gt=30)
+    """Seconds after which a task is ended; half a minute before, it is told to clean up."""
+    run_task_max_duration: int = Field(default=300, ge=0)
+    """Seconds. Must leave a task more than that half minute."""
+
+    @model_validator(mode="after")
+    def _fits_the_time_limit(self) -> Self:
+        if self.run_task_max_duration >= self.task_time_limit - 30:
+            raise ValueError(f"RUN_TASK_MAX_DURATION must be less than {self.task_time_limit - 30}, TASK_TIME_LIMIT less 30 seconds")
+        return self
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_time_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("must be a name from the IANA database, such as UTC or Europe/Berlin") from None
+        return value
+
+    @field_validator("jwt_secret_key")
+    @classmethod
+    def _strong_key(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if info.data.get("environment") == "development":
+            return value
+        key = value.get_secret_value()
+        if len(key) < JWT_SECRET_KEY_LENGTH:
+            raise ValueError(f"must have at least {JWT_SECRET_KEY_LENGTH} characters outside development")
+        if len(set(key)) < JWT_SECRET_KEY_LENGTH // 4 or any(word in key.lower() for word in PLACEHOLDERS):
+            raise ValueError("must be random outside development; this one looks like a placeholder")
+        return value
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """Read the settings once per process.
+
+    Raises:
+        ConfigurationError: lists every setting that is wrong, and what it may be.
+    """
+    try:
+        return Settings(_env_file=_env_file())
+    except ValidationError as error:
+        # Not chained: the original carries the rejected values.
+        raise ConfigurationError(_explain(error)) from None
+
+
+def _env_file() -> Path:
+    named = os.environ.get("FBA_ENV_FILE")
+    if named and not os.access(named, os.R_OK):
+        # A missing file would otherwise be passed over in silence and surface as a dozen missing settings.
+        raise ConfigurationError(f"FBA_ENV_FILE: {named} must be a file that this user can read")
+    return Path(named or ".env")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = ["These settings are wrong:"]
+    for each in error.errors(include_url=False, include_context=False, include_input=False):
+        name = "_".join(str(part) for part in each["loc"]).upper()
+        allowed = "is required" if each["type"] == "missing" else each["msg"].removeprefix("Value error, ")
+        lines.append(f"  {name}: {allowed}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Tests without a container: whatever would listen is either replaced or really not there."""
