@@ -116,8 +116,9 @@ def test_publishing_does_not_need_redis() -> None:
 
 
 def test_the_hard_limit_lets_the_longest_task_finish_and_clean_up() -> None:
-    conf = celery_with(run_task_max_duration=100).conf
-    assert 100 < conf.task_soft_time_limit < conf.task_time_limit
+    conf = celery_with(task_time_limit=200).conf
+    assert get_settings().run_task_max_duration < celery_with().conf.task_soft_time_limit
+    assert 100 < conf.task_soft_time_limit < conf.task_time_limit == 200
 
 
 def test_schedules_follow_the_time_zone() -> None:

@@ -75,11 +75,19 @@ def test_an_unknown_environment_does_not_weaken_the_key_check(monkeypatch: pytes
         ("TLS_CA_FILE", "/nowhere/ca.crt"),
         ("RUN_TASK_ENABLED", "perhaps"),
         ("RUN_TASK_MAX_DURATION", "-1"),
+        ("TASK_TIME_LIMIT", "30"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused_by_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=rf"\n  {name}: \w"):
+        read()
+
+
+def test_a_task_must_fit_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASK_TIME_LIMIT", "100")
+    monkeypatch.setenv("RUN_TASK_MAX_DURATION", "70")
+    with pytest.raises(ConfigurationError, match="RUN_TASK_MAX_DURATION must be less than 70"):
         read()
 
 

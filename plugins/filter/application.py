@@ -47,7 +47,7 @@ def worker_programs(pools: list[dict[str, Any]], app: str, log_level: str, time_
     """
     programs = []
     for pool in pools:
-        command = ["python3", "/opt/fba/worker/run.py", pool["name"], "celery", "-A", app, "worker"]
+        command = ["python3", "/opt/worker/run.py", pool["name"], "celery", "-A", app, "worker"]
         command += ["-P", pool["pool"], "-c", str(pool.get("concurrency") or cores), "-Q", ",".join(pool["queues"])]
         command += [f"--loglevel={log_level}", f"--time-limit={time_limit}"]
         if pool.get("max_memory"):

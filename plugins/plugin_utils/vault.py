@@ -28,8 +28,7 @@ class VaultFile:
         if not self.path.exists():
             return {}
         content = self.loader.load_from_file(str(self.path), cache="none", unsafe=False, trusted_as_template=False)
-        # Plain types, free of the tags that ansible puts on what it loads: they are to be written again
-        return json.loads(json.dumps(content or {}))
+        return dict(content or {})
 
     def write(self, variables: dict[str, Any]) -> None:
         """Replace the file by a rename, encrypted with the first configured vault password and readable by its owner only.
@@ -42,7 +41,9 @@ class VaultFile:
                 f"{self.path} cannot be written, because no vault password is configured. Make one and name it, for example:"
                 " openssl rand -base64 36 > ~/.fba-vault-password && export ANSIBLE_VAULT_PASSWORD_FILE=~/.fba-vault-password"
             )
-        text = f"---\n# {self.purpose}\n" + yaml.safe_dump(variables, sort_keys=True, default_flow_style=False)
+        # Through JSON to plain types: ansible puts tags on what it loads, which YAML cannot write
+        plain = json.loads(json.dumps(variables))
+        text = f"---\n# {self.purpose}\n" + yaml.safe_dump(plain, sort_keys=True, default_flow_style=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".new-")
         try:
