@@ -3,6 +3,10 @@ INVENTORY ?= inventories/local
 ARGS ?=
 VENV := .venv
 COLLECTION := .ansible/collections/ansible_collections/fba/stack
+# Hashes for every platform, and no index: whoever installs has their own
+UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --custom-compile-command 'make lock'
+# What a verb shows is its own table; of the tasks only those that change or fail
+QUIET = export ANSIBLE_DISPLAY_OK_HOSTS=false
 PLAY = . $(VENV)/bin/activate && ansible-playbook -i $(INVENTORY)
 
 .DEFAULT_GOAL := help
@@ -27,11 +31,14 @@ $(COLLECTION):
 deploy: tools ## Take the hosts of INVENTORY to a running stack
 	$(PLAY) playbooks/site.yml $(ARGS)
 
+passwords: tools ## Show the generated passwords
+	@. $(VENV)/bin/activate && ansible-vault view $(INVENTORY)/group_vars/all/fba_secrets.yml
+
 status: tools ## One table: service, host, health, image, uptime
-	@$(PLAY) playbooks/status.yml $(ARGS)
+	@$(QUIET) && $(PLAY) playbooks/status.yml $(ARGS)
 
 logs: tools ## Logs of all services; service=worker for one, follow=1 to go on
-	@$(PLAY) playbooks/logs.yml -e '{"logs_service": "$(service)", "logs_follow": $(if $(follow),true,false)}' $(ARGS)
+	@$(QUIET) && $(PLAY) playbooks/logs.yml -e '{"logs_service": "$(service)", "logs_follow": $(if $(follow),true,false)}' $(ARGS)
 
 restart: tools ## Restart one service: service=worker
 	$(PLAY) playbooks/restart.yml -e restart_service=$(service) $(ARGS)
@@ -42,4 +49,12 @@ stop: tools ## Stop the stack; deploy starts it again
 destroy: tools ## Remove the stack, keep its volumes; volumes=<stack name> removes them too
 	$(PLAY) playbooks/destroy.yml -e destroy_volumes=$(volumes) $(ARGS)
 
-.PHONY: help tools deploy status logs restart stop destroy
+lock: tools ## Write the lock files anew from what they are made of
+	$(UV_COMPILE) requirements.in -o requirements.lock
+	$(UV_COMPILE) requirements-test.in -o requirements-test.lock
+	$(UV_COMPILE) app/pyproject.toml -o app/requirements.lock
+	$(UV_COMPILE) app/pyproject.toml --group app/pyproject.toml:dev -c app/requirements.lock -o app/requirements-dev.lock
+	for name in flower supervisor uv; do \
+	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
+
+.PHONY: help tools deploy passwords status logs restart stop destroy lock
