@@ -1,10 +1,17 @@
 """What the tests of all scenarios share."""
 
+import base64
+import gzip
+import json
 import os
 import subprocess
 import time
+import urllib.error
+import urllib.request
+from pathlib import Path
 
 import pytest
+import yaml
 
 if "MOLECULE_SCENARIO_NAME" not in os.environ:
     # Outside molecule there are no hosts, and testinfra would take this machine for one.
@@ -47,3 +54,118 @@ def reboot():
     With power_cut=True nothing on the host gets the chance to stop.
     """
     return _reboot
+
+
+class Stack:
+    """One machine's stack: asked through its public door, or on the host."""
+
+    services = frozenset(
+        f"fba_{name}"
+        for name in ("postgres", "redis", "rabbitmq", "server_1", "celery_worker", "celery_beat", "celery_flower", "nginx")
+    )
+
+    def __init__(self, host):
+        variables = host.ansible.get_variables()
+        self.host = host
+        self.url = f"http://{variables['fba_private_address']}:8000"
+        self.inventory = os.environ["MOLECULE_INVENTORY_FILE"]
+        self.project = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+        secrets = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets" / "fba_secrets.yml"
+        view = ["ansible-vault", "view", "--vault-password-file", str(self.project / "bin" / "vault-password"), str(secrets)]
+        self.secrets = yaml.safe_load(subprocess.run(view, check=True, capture_output=True).stdout)
+
+    def fetch(self, path, auth=None, data=None):
+        """Return (status, body, headers); the body is None where nothing answers."""
+        request = urllib.request.Request(self.url + path, data=data, headers={"Accept-Encoding": "gzip"})
+        if auth:
+            request.add_header("Authorization", "Basic " + base64.b64encode(":".join(auth).encode()).decode())
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, answer.read(), answer.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), error.headers
+        except OSError:
+            return 0, None, {}
+
+    def get(self, path, auth=None):
+        """Return (status, decoded JSON or None)."""
+        status, body, headers = self.fetch(path, auth)
+        if headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        return status, json.loads(body) if "json" in headers.get("Content-Type", "") else None
+
+    def containers(self):
+        """Return name to what `docker inspect` says of each container that was meant to stay."""
+        ids = self.host.check_output("docker ps --all --quiet --filter label=fba.stack --filter label=fba.once=false")
+        found = json.loads(self.host.check_output(f"docker inspect {' '.join(ids.split())}")) if ids else []
+        return {container["Name"].lstrip("/"): container for container in found}
+
+    def healthy(self):
+        """Return the names of the healthy containers."""
+        states = {name: container["State"] for name, container in self.containers().items()}
+        return {name for name, state in states.items() if state["Running"] and state["Health"]["Status"] == "healthy"}
+
+    def started_at(self, name):
+        """Return when a container was last started."""
+        return self.host.check_output(f"docker inspect --format '{{{{.State.StartedAt}}}}' {name}")
+
+    def supervised_pid(self, container, program):
+        """Return the process id, inside the container, of a supervised program; 0 while it does not run."""
+        answer = self.host.run(
+            f"docker exec {container} /opt/supervisor/bin/supervisorctl -c /etc/supervisor/supervisord.conf pid {program}"
+        )
+        return int(answer.stdout) if answer.rc == 0 and answer.stdout.strip().isdigit() else 0
+
+    def pids(self, container, process):
+        """Return the host's process ids of a container's processes with that in their command line, the oldest first."""
+        lines = self.host.check_output(f"docker top {container} -o pid,args").splitlines()[1:]
+        found = [int(line.split()[0]) for line in lines if process in line and "docker-init" not in line and "launch.py" not in line]
+        assert found, f"no process {process} in {container}: {lines}"
+        return found
+
+    def signal(self, name, *pids):
+        """Send a signal to processes, named by the host's ids."""
+        self.host.check_output(f"kill -{name} {' '.join(map(str, pids))}")
+
+    def kill_program(self, container, pid):
+        """Kill a supervised program, named by the container's process id."""
+        self.host.check_output(f"docker exec {container} python3 -c 'import os; os.kill({pid}, 9)'")
+
+    def psql(self, connection, query, password=""):
+        """Run a query in PostgreSQL's container over the network."""
+        return self.host.run(f"docker exec -e PGPASSWORD='{password}' fba_postgres psql -qtAX -c \"{query}\" '{connection}'")
+
+    def sql(self, query, database="fba", as_application=False):
+        """Return the answer of a query, run by the superuser or, over the network, by the application's role."""
+        if as_application:
+            connection = f"host=fba_postgres dbname={database} user=fba sslmode=require"
+            answer = self.psql(connection, query, self.secrets["fba_database_password"])
+        else:
+            answer = self.host.run(f'docker exec fba_postgres psql -qtAX -U postgres -d {database} -c "{query}"')
+        assert answer.rc == 0, answer.stderr
+        return answer.stdout.strip()
+
+    def redis(self, command, options="", password=None):
+        """Return what Redis answers."""
+        environment = f"-e REDISCLI_AUTH={password}" if password else ""
+        return self.host.check_output(
+            f"docker exec {environment} fba_redis redis-cli --tls --cacert /etc/redis/tls/ca.pem -h localhost {options} {command}"
+        )
+
+    def play(self, playbook, *arguments):
+        """Run one of the collection's playbooks against the scenario's hosts and return the finished process."""
+        command = ["ansible-playbook", "-i", self.inventory, str(self.project / "playbooks" / playbook), *arguments]
+        environment = os.environ | {
+            "ANSIBLE_COLLECTIONS_PATH": str(self.project / ".ansible" / "collections"),
+            "ANSIBLE_VAULT_PASSWORD_FILE": str(self.project / "bin" / "vault-password"),
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
+            "ANSIBLE_NOCOLOR": "true",
+        }
+        environment.pop("ANSIBLE_FORCE_COLOR", None)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.fixture
+def stack(host):
+    """The stack on a host."""
+    return Stack(host)

@@ -1,0 +1,195 @@
+"""The stack as its users meet it: every test asks from outside, or kills something and watches what happens."""
+
+import gzip
+import json
+
+import pytest
+
+
+def test_eight_containers_are_healthy(stack):
+    assert stack.healthy() == stack.services
+
+
+def test_a_task_runs_through_the_whole_stack(stack, wait_until):
+    status, answer = stack.get("/run-task/?duration=1")
+    assert status == 200
+    assert answer["status"] == "Task submitted"
+    assert stack.get("/task-status/00000000-0000-0000-0000-000000000000")[1] == {"status": "PENDING"}
+    done = {"status": "SUCCESS", "result": "Task completed in 1 seconds!"}
+    wait_until(lambda: stack.get(f"/task-status/{answer['task_id']}")[1] == done, timeout=15, what="the task is done")
+
+
+def test_health_asks_every_data_service(stack):
+    assert stack.get("/health/live")[0] == 200
+    status, answer = stack.get("/health/ready")
+    assert status == 200
+    assert answer["checks"] == {"postgres": "ok", "redis": "ok", "rabbitmq": "ok"}
+
+
+def test_flower_asks_for_the_generated_password_and_shows_the_workers(stack, wait_until):
+    assert stack.get("/flower/")[0] == 401
+    assert stack.get("/flower/", auth=("admin", "admin"))[0] == 401
+    auth = ("admin", stack.secrets["fba_flower_password"])
+    assert stack.get("/flower/", auth=auth)[0] == 200
+
+    def pools():
+        workers = stack.get("/flower/api/workers?refresh=1", auth=auth)[1]
+        return {name.partition("-")[0] for name in workers}
+
+    wait_until(lambda: pools() == {"io", "cpu"}, timeout=30, what="Flower shows both pools")
+
+
+def test_flower_and_the_application_keep_their_metrics_to_themselves(stack):
+    assert [stack.get(path)[0] for path in ("/flower/metrics", "/flower/healthcheck", "/metrics")] == [404, 404, 404]
+
+
+def test_the_scheduled_task_runs_every_minute(stack, wait_until):
+    age = "SELECT coalesce(extract(epoch FROM now() - max(beat_at)), 1e9)::int FROM heartbeats"
+    wait_until(lambda: int(stack.sql(age)) < 65, timeout=90, what="a heartbeat of the last minute")
+
+
+def test_static_files_come_from_nginx(stack):
+    status, body, headers = stack.fetch("/static/style.css")
+    assert status == 200
+    assert headers["Content-Type"] == "text/css"
+    assert headers["Content-Encoding"] == "gzip"
+    assert b"body" in gzip.decompress(body)
+
+
+def test_a_body_over_the_limit_is_refused(stack):
+    assert stack.fetch("/run-task/", data=b"x" * (5 * 2**20 + 1))[0] == 413
+    # Below the limit the application answers, which knows no POST there
+    assert stack.fetch("/run-task/", data=b"x" * (4 * 2**20))[0] == 405
+
+
+def test_only_nginx_listens_beyond_loopback(host):
+    addresses = [line.split()[3] for line in host.check_output("ss -Hltn").splitlines()]
+    public = {address.rpartition(":")[2] for address in addresses if not address.startswith(("127.", "[::1]"))}
+    assert public == {"8000"}
+
+
+def test_no_secret_shows_anywhere(host, stack):
+    """Not to whoever inspects containers, lists processes, or reads logs; every one is in a file that its owner alone reads."""
+    seen = {
+        "docker inspect": host.check_output("docker inspect $(docker ps --all --quiet)"),
+        "process list": host.check_output("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'"),
+        "logs": host.check_output("for name in $(docker ps --all --quiet); do docker logs $name 2>&1; done; cat /var/log/fba/*/*"),
+    }
+    assert len(stack.secrets) >= 7
+    for where, text in seen.items():
+        assert [name for name, value in stack.secrets.items() if value in text] == [], where
+    loose = host.check_output("find /etc/fba -type f -perm /077 -print0 | xargs -0 cat")
+    assert [name for name, value in stack.secrets.items() if value in loose] == []
+
+
+def test_containers_are_hardened(host):
+    for container in json.loads(host.check_output("docker inspect $(docker ps --quiet)")):
+        config, limits = container["Config"], container["HostConfig"]
+        name = container["Name"]
+        assert config["User"].partition(":")[0] not in ("", "0", "root"), name
+        assert limits["CapDrop"] == ["ALL"], name
+        assert not limits["CapAdd"], name
+        assert limits["ReadonlyRootfs"], name
+        assert "no-new-privileges" in limits["SecurityOpt"], name
+        assert limits["Memory"] > 0, name
+        assert limits["LogConfig"]["Config"]["max-size"] == "5m", name
+
+
+def test_the_applications_role_owns_its_database_and_nothing_else(stack):
+    assert stack.sql("SELECT 1", as_application=True) == "1"
+    for database, query in (
+        ("postgres", "SELECT 1"),
+        ("template1", "SELECT 1"),
+        ("fba", "CREATE DATABASE another"),
+        ("fba", "CREATE ROLE another"),
+        ("fba", "COPY (SELECT 1) TO PROGRAM 'true'"),
+    ):
+        with pytest.raises(AssertionError):
+            stack.sql(query, database=database, as_application=True)
+
+
+def test_postgresql_takes_neither_a_wrong_password_nor_plain_text(host, stack):
+    url = "host=fba_postgres dbname=fba user=fba sslmode={mode}"
+    for mode, password in (("require", "wrong"), ("disable", stack.secrets["fba_database_password"])):
+        answer = stack.psql(url.format(mode=mode), "SELECT 1", password)
+        assert answer.rc != 0
+        assert "password authentication failed" in answer.stderr if mode == "require" else "no encryption" in answer.stderr
+
+
+def test_redis_wants_a_password_keeps_its_data_and_evicts_nothing(stack):
+    assert "NOAUTH" in stack.redis("GET some-key")
+    assert "NOPERM" in stack.redis("GET some-key", "--user probe --pass x")
+    settings = stack.redis("CONFIG GET appendonly maxmemory-policy", password=stack.secrets["fba_redis_password"])
+    assert settings.split() == ["appendonly", "yes", "maxmemory-policy", "noeviction"]
+
+
+def test_rabbitmq_has_the_applications_user_and_vhost_alone(host):
+    rabbitmqctl = "docker exec fba_rabbitmq rabbitmqctl --silent --formatter json "
+    assert [user["user"] for user in json.loads(host.check_output(rabbitmqctl + "list_users"))] == ["fba"]
+    assert [vhost["name"] for vhost in json.loads(host.check_output(rabbitmqctl + "list_vhosts"))] == ["fba"]
+    queues = json.loads(host.check_output(rabbitmqctl + "-p fba list_queues name type policy"))
+    assert {queue["name"]: (queue["type"], queue["policy"]) for queue in queues if queue["name"] in ("io", "cpu", "dead-letter")} == {
+        "io": ("quorum", "dead-letter"),
+        "cpu": ("quorum", "dead-letter"),
+        "dead-letter": ("quorum", ""),
+    }
+
+
+def test_a_killed_program_is_back_within_seconds(stack, wait_until):
+    before = {name: stack.started_at(name) for name in stack.services}
+    for container, program in (("fba_server_1", "server"), ("fba_celery_worker", "worker-io"), ("fba_celery_beat", "beat")):
+        pid = stack.supervised_pid(container, program)
+        stack.kill_program(container, pid)
+        wait_until(
+            lambda container=container, program=program, pid=pid: stack.supervised_pid(container, program) not in (0, pid),
+            timeout=10,
+            what=f"{program} runs again",
+        )
+    wait_until(lambda: stack.get("/health/ready")[0] == 200, timeout=20, what="the server answers again")
+    # Supervisord did it: no container was restarted for it
+    assert {name: stack.started_at(name) for name in stack.services} == before
+
+
+def test_a_killed_data_service_is_back_within_seconds(stack, wait_until):
+    for container, process in (("fba_redis", "redis-server"), ("fba_postgres", "postgres"), ("fba_nginx", "nginx")):
+        before = stack.started_at(container)
+        stack.signal("KILL", stack.pids(container, process)[0])
+        wait_until(lambda c=container, b=before: stack.started_at(c) != b, timeout=20, what=f"{container} was started again")
+    wait_until(lambda: stack.healthy() == stack.services, timeout=60, what="all are healthy")
+    wait_until(lambda: stack.get("/health/ready")[0] == 200, timeout=30, what="the server is ready")
+
+
+def test_a_program_that_does_not_stay_up_ends_its_container(stack, wait_until):
+    before = stack.started_at("fba_celery_beat")
+
+    def killed_until_given_up():
+        if stack.started_at("fba_celery_beat") != before:
+            return True
+        if pid := stack.supervised_pid("fba_celery_beat", "beat"):
+            stack.kill_program("fba_celery_beat", pid)
+        return False
+
+    wait_until(killed_until_given_up, timeout=90, what="supervisord gave up, and Docker started the container again")
+    wait_until(lambda: stack.healthy() == stack.services, timeout=60, what="all are healthy")
+
+
+def test_a_hanging_program_is_replaced(stack, wait_until):
+    """Docker alone would mark them unhealthy and leave them as they are."""
+    hanging = {"fba_server_1": "granian", "fba_redis": "redis-server", "fba_celery_beat": "celery"}
+    before = {name: stack.started_at(name) for name in hanging}
+    for container, process in hanging.items():
+        stack.signal("STOP", *stack.pids(container, process))
+    wait_until(
+        lambda: all(stack.started_at(name) != moment for name, moment in before.items()),
+        timeout=150,
+        what="the containers were started again",
+    )
+    wait_until(lambda: stack.healthy() == stack.services, timeout=90, what="all are healthy")
+
+
+def test_after_a_restart_of_the_host_all_eight_come_back(host, stack, reboot, wait_until):
+    row = stack.sql("SELECT beat_at FROM heartbeats")
+    reboot(host)
+    wait_until(lambda: stack.healthy() == stack.services, timeout=180, what="all are healthy")
+    test_a_task_runs_through_the_whole_stack(stack, wait_until)
+    assert row and stack.sql("SELECT beat_at FROM heartbeats") >= row
