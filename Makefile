@@ -7,6 +7,8 @@ COLLECTION := .ansible/collections/ansible_collections/fba/stack
 UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --custom-compile-command 'make lock'
 # What a verb shows is its own table; of the tasks only those that change or fail
 QUIET = export ANSIBLE_DISPLAY_OK_HOSTS=false
+# molecule keeps its state in VIRTUAL_ENV; without borders its output is not wrapped
+TEST = . $(VENV)/bin/activate && export MOLECULE_COMMAND_BORDERS=false ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/.ansible/collections &&
 PLAY = . $(VENV)/bin/activate && ansible-playbook -i $(INVENTORY)
 
 .DEFAULT_GOAL := help
@@ -49,6 +51,26 @@ stop: tools ## Stop the stack; deploy starts it again
 destroy: tools ## Remove the stack, keep its volumes; volumes=<stack name> removes them too
 	$(PLAY) playbooks/destroy.yml -e destroy_volumes=$(volumes) $(ARGS)
 
+test: test-quick ## Everything that must hold: lint, unit tests, the app's tests, and the stack on bare test hosts
+	$(TEST) bin/with-engine $(MAKE) test-hosts
+
+test-quick: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Lint and unit tests; no container
+	$(TEST) yamllint .
+	$(TEST) ansible-lint --offline
+	$(TEST) ruff check && ruff format --check
+	$(TEST) mypy
+	$(TEST) bin/make-variables --check
+	$(TEST) pytest tests/unit -q
+	cd app && . ../.cache/app-venv/bin/activate && ruff check && ruff format --check && mypy && pytest -q
+
+# Each host is a bare machine with systemd. The second one pulls the images that the first one has built.
+test-hosts: $(VENV)/.test $(COLLECTION)
+	$(TEST) trap 'molecule destroy --all' EXIT; molecule test --destroy=never && molecule test -s registry --destroy=never
+
+.cache/app-venv/.made: app/requirements-dev.lock bin/make-venv
+	bin/make-venv .cache/app-venv app/requirements-dev.lock
+	@touch $@
+
 lock: tools ## Write the lock files anew from what they are made of
 	$(UV_COMPILE) requirements.in -o requirements.lock
 	$(UV_COMPILE) requirements-test.in -o requirements-test.lock
@@ -57,4 +79,4 @@ lock: tools ## Write the lock files anew from what they are made of
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy passwords status logs restart stop destroy lock
+.PHONY: help tools deploy passwords status logs restart stop destroy test test-quick test-hosts lock

@@ -18,6 +18,11 @@ if "MOLECULE_SCENARIO_NAME" not in os.environ:
     collect_ignore_glob = ["*"]
 
 
+def pytest_collection_modifyitems(items):
+    """What every scenario expects of a stack first; what changes and destroys it after that."""
+    items.sort(key=lambda item: "shared" not in item.path.parts)
+
+
 def _wait_until(condition, timeout, what):
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
@@ -65,9 +70,10 @@ class Stack:
     )
 
     def __init__(self, host):
-        variables = host.ansible.get_variables()
         self.host = host
-        self.url = f"http://{variables['fba_private_address']}:8000"
+        inspect = ["docker", "inspect", "--format", "{{ .NetworkSettings.Networks.fba_test.IPAddress }}", host.backend.get_hostname()]
+        address = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
+        self.url = f"http://{address}:8000"
         self.inventory = os.environ["MOLECULE_INVENTORY_FILE"]
         self.project = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
         secrets = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets" / "fba_secrets.yml"

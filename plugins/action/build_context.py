@@ -60,7 +60,9 @@ class ActionModule(ActionBase):
                 write_archive(local.name, build_trees(args["build"]), args["files"])
             except TreeError as error:
                 raise AnsibleActionFail(f"fba_app_source: {error}") from error
-            remote = self._transfer_file(local.name, self._connection._shell.join_path(self._connection._shell.tmpdir or self._make_tmp_path(), "context.tar.gz"))
+            remote = self._transfer_file(
+                local.name, self._connection._shell.join_path(self._connection._shell.tmpdir or self._make_tmp_path(), "context.tar.gz")
+            )
             result.update(
                 self._execute_module(
                     "ansible.builtin.unarchive",

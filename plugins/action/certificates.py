@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
                 "renew_days": {"type": "int", "required": True},
             }
         )
-        now = datetime.datetime.now(datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.UTC)
         vault_file = VaultFile(args["path"], self._loader, "Internal certificate authority and what it issued, made on first use")
         stored: dict[str, Any] = vault_file.read().get("fba_pki") or {}
         issued = []

@@ -21,7 +21,8 @@ def split_lines(output: str, after: str) -> tuple[list[str], str]:
     """
     lines = []
     newest = after
-    for line in output.splitlines():
+    # At line feeds alone: a carriage return inside a line begins no line that has a timestamp
+    for line in output.split("\n"):
         stamp, _, text = line.partition(" ")
         if stamp > after:
             lines.append(text)

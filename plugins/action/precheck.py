@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fba.stack.plugins.plugin_utils.precheck import SECRETS, SERVICES, check
+from ansible_collections.fba.stack.plugins.plugin_utils.precheck import HIDDEN, SECRETS, SERVICES, check, check_type
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 EVERYWHERE = ("common", "host", "secrets", "certificates", "images")
@@ -40,29 +39,26 @@ class ActionModule(ActionBase):
 
         problems: list[str] = []
         values: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         for role in roles:
-            options = self._load(role, "meta", "argument_specs.yml")["argument_specs"]["shared" if role == "common" else "main"].get("options", {})
-            raw = {}
-            for name in options:
-                if name in variables:
-                    try:
-                        raw[name] = templar.template(variables[name])
-                    except AnsibleError as error:
-                        problems.append(f"{name} cannot be evaluated: {error}")
+            entry = "shared" if role == "common" else "main"
+            options |= self._load(role, "meta", "argument_specs.yml")["argument_specs"][entry].get("options", {})
+        for name in dict.fromkeys([*options, *SECRETS]):
+            if name not in variables:
+                continue
+            try:
+                value = templar.template(variables[name])
+            except AnsibleError as error:
+                problems.append(f"{name} cannot be evaluated: {'see its definition' if HIDDEN.search(name) else error}")
+                continue
             # One variable at a time, because a validator stops at its first wrong type
-            for name, value in raw.items():
-                validated = ArgumentSpecValidator({name: options[name]}).validate({name: value})
-                values[name] = validated.validated_parameters.get(name)
-                problems += [f"{name} is {value!r}: {message}" for message in validated.error_messages]
-        for name in SECRETS:
-            if name in given:
-                values[name] = templar.template(given[name])
+            value, wrong = check_type(name, options[name], value) if name in options else (value, [])
+            problems += wrong
+            if not wrong:
+                values[name] = value
 
-        state = self._execute_module(
-            "fba.stack.host_state",
-            {"stack": str(values["fba_name"]), "volumes": [f"{values['fba_name']}_postgres"]},
-            task_vars=task_vars,
-        )
+        name = values.get("fba_name", "fba")
+        state = self._execute_module("fba.stack.host_state", {"stack": name, "volumes": [f"{name}_postgres"]}, task_vars=task_vars)
         if state.get("failed"):
             return state
         problems += check(values, services, given["ansible_facts"], state, given["groups"])

@@ -16,7 +16,7 @@ def table(columns: list[str], rows: list[list[str]]) -> list[str]:
     """Return the lines of a table whose columns are as wide as their widest cell."""
     cells = [columns, *[[str(cell) for cell in row] for row in rows]]
     widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 class ActionModule(ActionBase):
@@ -42,7 +42,7 @@ class ActionModule(ActionBase):
         if args["columns"]:
             header, *lines = table(args["columns"], args["rows"])
             display.display("\n" + header, color=C.COLOR_HIGHLIGHT)
-            for row, line in zip(args["rows"], lines):
+            for row, line in zip(args["rows"], lines, strict=True):
                 colour = next((COLOURS[str(cell)] for cell in row if str(cell) in COLOURS), None)
                 display.display(line, color=colour)
         result["changed"] = False

@@ -71,7 +71,5 @@ class ActionModule(ActionBase):
                 vault_file.write(stored)
         result["changed"] = bool(new)
         # Never over a value of the inventory's: facts would win over it
-        result["ansible_facts"] = {
-            entry["name"]: stored[entry["name"]] for entry in args["wanted"] if not given.get(entry["name"])
-        }
+        result["ansible_facts"] = {entry["name"]: stored[entry["name"]] for entry in args["wanted"] if not given.get(entry["name"])}
         return result

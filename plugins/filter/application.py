@@ -23,13 +23,16 @@ def shell_lines(commands: list[list[str]]) -> str:
     return "\n".join(shlex.join(str(word) for word in command) for command in commands)
 
 
-def server_replicas(addresses: list[str], stack: str, publish_port: int) -> list[dict[str, Any]]:
-    """Return what differs between the server's replicas: name, fixed address, and the published port, counted up from the first."""
+def server_replicas(addresses: list[str], stack: str, port: int, publish_port: int) -> list[dict[str, Any]]:
+    """Return what differs between the server's replicas: name, fixed address, and the published port, counted up from the first.
+
+    `port` is the one inside the network; a `publish_port` of 0 publishes none.
+    """
     return [
         {
             "name": f"{stack}_server_{number}",
             "address": address,
-            "ports": [f"127.0.0.1:{publish_port + number - 1}:8001"] if publish_port else [],
+            "ports": [f"127.0.0.1:{publish_port + number - 1}:{port}"] if publish_port else [],
         }
         for number, address in enumerate(addresses, 1)
     ]
@@ -63,4 +66,11 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"directory_volumes": directory_volumes, "renamed": renamed, "server_replicas": server_replicas, "shell_lines": shell_lines, "worker_names": worker_names, "worker_programs": worker_programs}
+        return {
+            "directory_volumes": directory_volumes,
+            "renamed": renamed,
+            "server_replicas": server_replicas,
+            "shell_lines": shell_lines,
+            "worker_names": worker_names,
+            "worker_programs": worker_programs,
+        }

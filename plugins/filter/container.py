@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import io
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -67,7 +68,9 @@ def _host_path(root: str, entry: dict[str, Any]) -> str:
     """Return where a file of the spec lies on the host: one folder per folder of the container."""
     path = PurePosixPath(entry["path"])
     kind = "file" if entry["mount"] == "file" else "dir"
-    return f"{root}/{kind}{str(path.parent).replace('/', '-').rstrip('-')}/{path.name}"
+    # Two folders of the container never share one on the host, whatever dashes their names have
+    folder = "".join("-" + part.replace("%", "%25").replace("-", "%2d") for part in path.parent.parts[1:])
+    return f"{root}/{kind}{folder}/{path.name}"
 
 
 def _supervisor_command(program: dict[str, Any]) -> str:
@@ -76,7 +79,8 @@ def _supervisor_command(program: dict[str, Any]) -> str:
     if program.get("wait_for"):
         waits = [f"--wait={address}" for address in program["wait_for"]]
         command = ["python3", f"{TOOLS}/launch.py", *waits, f"--timeout={program.get('wait_timeout', 300)}", "--", *command]
-    return shlex.join(command).replace("%", "%%")
+    # Supervisor's parser takes a semicolon or hash after white space for a comment, even in quotes; an empty string in between helps
+    return re.sub(r"(\s)([;#])", r"\1''\2", shlex.join(command)).replace("%", "%%")
 
 
 def supervisor_config(programs: list[dict[str, Any]]) -> str:
@@ -164,17 +168,17 @@ def container_reload_files(spec: dict[str, Any], root: str) -> list[str]:
 def container_hash(spec: dict[str, Any], key: str, context: Any = None) -> str:
     """Return 16 hexadecimal digits that change when a running container no longer is what the spec says.
 
-    Files that a reload takes over do not count, and neither does what the role adds by itself: a newer collection with the same spec
-    replaces no container. Keyed, because the label it goes into is public and files hold secrets. `context` is what else the container
-    is made from, such as the time zone.
+    The content of files that a reload takes over does not count, and neither does what the role adds by itself, defaults among it: a newer
+    collection with the same spec replaces no container. Keyed, because the label it goes into is public and files hold secrets. `context`
+    is what else the container is made from, such as the time zone.
     """
-    full = _with_defaults(spec)
-    full["files"] = sorted(
-        ([entry["path"], entry["content"], entry["mount"]] for entry in full["files"] if entry["on_change"] == "recreate"),
+    # A reload command does not make another container
+    explicit = {name: value for name, value in spec.items() if name != "reload"}
+    explicit["files"] = sorted(
+        [entry["path"], entry["mount"], entry["content"] if entry["on_change"] == "recreate" else ""]
+        for entry in _with_defaults(spec)["files"]
     )
-    # A reload command or a probe's patience does not make another container
-    full.pop("reload")
-    text = json.dumps([full, context], sort_keys=True, default=str)
+    text = json.dumps([explicit, context], sort_keys=True, default=str)
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
@@ -235,11 +239,13 @@ def container_options(spec: dict[str, Any], root: str, log_root: str) -> dict[st
             "retries": health["failures"],
             "start_period": f"{health['start_period']}s",
         }
+        # A minute more than a start may take: who gives up sooner never learns how it ended
+        options["patience"] = int(health["start_period"]) + 60
     return options
 
 
-def container_names(containers: list[dict[str, Any]], order: str, once: bool = False) -> list[str]:
-    """Return the names of containers, as docker_host_info lists them, in the order `start` or `stop`.
+def container_list(containers: list[dict[str, Any]], order: str, once: bool = False) -> list[dict[str, Any]]:
+    """Return `name` and `stop_timeout` (seconds) of containers, as docker_host_info lists them, in the order `start` or `stop`.
 
     With `once`, also those that ran to their end and are kept as a record.
     """
@@ -249,8 +255,11 @@ def container_names(containers: list[dict[str, Any]], order: str, once: bool = F
         return (START_ORDER.index(service) if service in START_ORDER else len(START_ORDER), container["Names"][0])
 
     wanted = [container for container in containers if once or container["Labels"].get("fba.once") != "true"]
-    names = [container["Names"][0].lstrip("/") for container in sorted(wanted, key=rank)]
-    return names[::-1] if order == "stop" else names
+    found = [
+        {"name": container["Names"][0].lstrip("/"), "stop_timeout": int(container["Labels"].get("fba.stop_timeout", 10))}
+        for container in sorted(wanted, key=rank)
+    ]
+    return found[::-1] if order == "stop" else found
 
 
 class FilterModule:
@@ -260,7 +269,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "container_files": container_files,
-            "container_names": container_names,
+            "container_list": container_list,
             "container_hash": container_hash,
             "container_options": container_options,
             "container_reload_files": container_reload_files,

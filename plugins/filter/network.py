@@ -21,6 +21,11 @@ def replica_addresses(subnet: str, count: int) -> list[str]:
     return [str(network[FIRST_REPLICA + index]) for index in range(int(count))]
 
 
+def gateway(subnet: str) -> str:
+    """Return the host's own address in the network: the first of the lower half, where Docker hands out none."""
+    return str(ipaddress.ip_network(subnet)[1])
+
+
 def dynamic_range(subnet: str) -> str:
     """Return the half of the subnet that Docker hands out to containers without a fixed address."""
     return str(list(ipaddress.ip_network(subnet).subnets(prefixlen_diff=1))[1])
@@ -31,4 +36,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"dynamic_range": dynamic_range, "replica_addresses": replica_addresses}
+        return {"dynamic_range": dynamic_range, "gateway": gateway, "replica_addresses": replica_addresses}

@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-UPTIME = re.compile(r"^(?P<verb>Up|Exited|Restarting|Created|Paused|Dead)\s*(?:\((?P<code>-?\d+)\))?\s*(?P<time>[^()]*?)\s*(?:ago)?\s*(?:\((?P<health>[^)]*)\))?$")
+UPTIME = re.compile(
+    r"^(?P<verb>Up|Exited|Restarting|Created|Paused|Dead)\s*(?:\((?P<code>-?\d+)\))?\s*(?P<time>[^()]*?)\s*(?:ago)?\s*(?:\((?P<health>[^)]*)\))?$"
+)
 
 
 def _health(container: dict[str, Any]) -> tuple[str, str]:
@@ -15,7 +17,9 @@ def _health(container: dict[str, Any]) -> tuple[str, str]:
     match = UPTIME.match(container["Status"])
     time = match["time"].strip() if match else container["Status"]
     if container["State"] != "running":
-        return container["State"], f"stopped {time} ago" if time else "-"
+        # Also a paused container is up
+        ended = match and match["verb"] != "Up" and time
+        return container["State"], f"stopped {time} ago" if ended else time or "-"
     health = (match["health"] if match else None) or "no check"
     return health.removeprefix("health: "), time
 

@@ -32,7 +32,7 @@ EXAMPLES = r"""
       name: fba/flower
       dockerfile: flower
       trees:
-        build/uv: uv
+        build/uv: recipe:uv
       args: {}
     dest: /var/cache/fba/build/flower
 """

@@ -127,8 +127,9 @@ def write(path, content, mode, owner):
 
 def stale(root, wanted):
     """Return what lies below root and is not wanted: files, then the folders that are empty without them."""
-    for folder, _folders, names in os.walk(root, topdown=False):
-        for name in names:
+    for folder, folders, names in os.walk(root, topdown=False):
+        # A link to a folder goes like a file
+        for name in names + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
             path = os.path.join(folder, name)
             if path not in wanted:
                 yield path
@@ -162,7 +163,7 @@ def main():
     root, owner, check_mode = module.params["root"], module.params["owner"], module.check_mode
     files = {entry["path"]: entry for entry in module.params["files"]}
     for path in files:
-        if not path.startswith(root + os.sep):
+        if not os.path.normpath(path).startswith(root + os.sep):
             module.fail_json(msg=f"files: {path} is not below {root}")
 
     changed = make_directory(root, 0, check_mode)
@@ -174,7 +175,7 @@ def main():
         changed_files.append(path)
         diff.append({"before_header": path, "before": "present\n", "after_header": path, "after": "absent\n"})
         if not check_mode:
-            if os.path.isdir(path):
+            if os.path.isdir(path) and not os.path.islink(path):
                 os.rmdir(path)
             else:
                 os.unlink(path)
@@ -189,13 +190,14 @@ def main():
             continue
         changed_files.append(path)
         if before != content:
-            hidden = "(secret)\n" if secret else None
+            # A file that not everyone may read was a secret, whatever it is now
+            was_secret = before is not None and (secret or not os.stat(path).st_mode & stat.S_IROTH)
             diff.append(
                 {
                     "before_header": path,
-                    "before": "" if before is None else hidden and "(secret, before)\n" or before.decode("utf-8", "replace"),
+                    "before": "(secret, before)\n" if was_secret else (before or b"").decode("utf-8", "replace"),
                     "after_header": path,
-                    "after": hidden or content.decode("utf-8", "replace"),
+                    "after": "(secret)\n" if secret else content.decode("utf-8", "replace"),
                 }
             )
         if not check_mode:

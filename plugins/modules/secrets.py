@@ -9,8 +9,8 @@ short_description: Make the secrets that nobody has given yet
 version_added: 1.0.0
 author: The fba.stack authors
 description:
-  - Generates each wanted secret that is neither a variable of the play nor in the vault file, adds it to the vault file, and returns the vault
-    file's secrets as facts. A variable that the inventory sets always wins.
+  - Generates each wanted secret that is neither a variable of the play nor in the vault file, adds it to the vault file, and returns the
+    vault file's secrets as facts. A variable that the inventory sets always wins.
   - Runs on the controller. The file is encrypted with the vault password that ansible was started with.
 options:
   path:

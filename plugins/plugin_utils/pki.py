@@ -17,9 +17,7 @@ BACKDATE = datetime.timedelta(hours=1)
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
 
 
 def _builder(subject: str, issuer: x509.Name | None, key: Any, days: int, now: datetime.datetime) -> x509.CertificateBuilder:
@@ -85,7 +83,7 @@ def is_good(stored: dict[str, str] | None, ca: dict[str, str], names: list[str],
     certificate = x509.load_pem_x509_certificate(stored["certificate"].encode())
     try:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca["certificate"].encode()))
-    except Exception:  # noqa: BLE001  (any reason for which it does not verify is a reason to issue again)
+    except Exception:  # any reason for which it does not verify is a reason to issue again
         return False
     present = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     if sorted(present.get_values_for_type(x509.DNSName)) != sorted(names):

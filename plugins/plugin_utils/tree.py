@@ -85,7 +85,7 @@ def tree_hash(trees: dict[str, Path], salt: Any = None) -> str:
     for place, root in sorted(trees.items()):
         for relative, path in tree_files(root):
             if path.is_symlink():
-                kind, content = "link", os.readlink(path).encode()
+                kind, content = "link", str(path.readlink()).encode()
             else:
                 kind = "exec" if os.access(path, os.X_OK) else "file"
                 content = path.read_bytes()
@@ -95,7 +95,10 @@ def tree_hash(trees: dict[str, Path], salt: Any = None) -> str:
 
 
 def build_trees(build: dict[str, Any]) -> dict[str, Path]:
-    """Return place → folder of a build: its own trees, a bare name standing for one of the roles' recipes."""
-    trees = {place: Path(source) if os.sep in source else RECIPES / source for place, source in build["trees"].items()}
+    """Return place → folder of a build: `recipe:<name>` stands for one of the roles' recipes, anything else is a path."""
+    trees = {
+        place: RECIPES / source.removeprefix("recipe:") if source.startswith("recipe:") else Path(source).expanduser()
+        for place, source in build["trees"].items()
+    }
     trees["."] = RECIPES / build["dockerfile"]
     return trees

@@ -49,7 +49,7 @@ class VaultFile:
         try:
             with os.fdopen(descriptor, "wb") as handle:
                 handle.write(vault.encrypt(text))
-            os.rename(temporary, self.path)
+            Path(temporary).rename(self.path)
         except BaseException:
-            os.unlink(temporary)
+            Path(temporary).unlink()
             raise

@@ -1,0 +1,74 @@
+"""The application contract: settings, folders, replicas and pools."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from ansible_collections.fba.stack.plugins.filter.application import (
+    directory_volumes,
+    renamed,
+    server_replicas,
+    shell_lines,
+    worker_names,
+    worker_programs,
+)
+
+
+def test_settings_get_the_applications_names_and_others_are_left_out() -> None:
+    settings = {"db_host": "fba_postgres", "db_port": 5432, "redis_host": "fba_redis"}
+    assert renamed(settings, {"db_host": "PGHOST", "db_port": "", "unknown": "X"}) == {"PGHOST": "fba_postgres"}
+
+
+def test_folders_become_volumes_of_the_stack() -> None:
+    assert directory_volumes(["/app/data/", "/app/media"], "two") == {"two_app_app_data": "/app/data/", "two_app_app_media": "/app/media"}
+
+
+def test_commands_run_in_order_word_by_word_until_one_fails() -> None:
+    commands = [["echo", "two  words", "$HOME"], ["echo", "it's"], ["false"], ["echo", "never"]]
+    done = subprocess.run(["sh", "-euc", shell_lines(commands)], capture_output=True, text=True, check=False)
+    assert done.stdout == "two  words $HOME\nit's\n"
+    assert done.returncode == 1
+
+
+def test_replicas_have_names_addresses_and_ports_of_their_own() -> None:
+    replicas = server_replicas(["10.0.0.11", "10.0.0.12"], "fba", 8001)
+    assert [(replica["name"], replica["address"]) for replica in replicas] == [("fba_server_1", "10.0.0.11"), ("fba_server_2", "10.0.0.12")]
+    published = [port.rsplit(":", 1)[0] for replica in replicas for port in replica["ports"]]
+    assert published == ["127.0.0.1:8001", "127.0.0.1:8002"]
+
+
+def test_without_a_port_nothing_is_published() -> None:
+    assert server_replicas(["10.0.0.11"], "fba", 0)[0]["ports"] == []
+
+
+@pytest.mark.parametrize(
+    ("count", "names"),
+    [(1, ["fba_celery_worker"]), ("3", ["fba_celery_worker", "fba_celery_worker_2", "fba_celery_worker_3"])],
+)
+def test_the_first_worker_has_no_number(count: int | str, names: list[str]) -> None:
+    assert worker_names("fba", count) == names  # type: ignore[arg-type]
+
+
+def option(command: list[str], name: str) -> str:
+    """The word after an option."""
+    return command[command.index(name) + 1]
+
+
+def test_every_pool_is_a_program() -> None:
+    pools = [
+        {"name": "io", "pool": "gevent", "concurrency": 1000, "queues": ["io", "mail"]},
+        {"name": "cpu", "pool": "prefork", "queues": ["cpu"], "max_memory": 200000},
+    ]
+    io, cpu = worker_programs(pools, "fba_app.celery", "info", 600, 4)
+    assert (io["name"], cpu["name"]) == ("worker-io", "worker-cpu")
+    assert (option(io["command"], "-P"), option(io["command"], "-c"), option(io["command"], "-Q")) == ("gevent", "1000", "io,mail")
+    assert option(io["command"], "-A") == "fba_app.celery"
+    # A child per core, where nothing else is said
+    assert option(cpu["command"], "-c") == "4"
+    assert "--max-memory-per-child=200000" in cpu["command"]
+    assert not [word for word in io["command"] if word.startswith("--max-memory")]
+    assert {"--time-limit=600", "--loglevel=info"} <= set(io["command"]) & set(cpu["command"])
+    # run.py wants the pool's name before the command
+    assert option(cpu["command"], "/opt/worker/run.py") == "cpu"

@@ -1,0 +1,277 @@
+"""From a container's spec to files, options and the hash that says when it must be replaced."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from ansible_collections.fba.stack.plugins.filter.container import (
+    container_files,
+    container_hash,
+    container_names,
+    container_options,
+    container_reload_files,
+)
+
+ROOT = "/etc/fba/fba_thing"
+TOOLS = {"probe.sh": "the probe", "launch.py": "the launcher", "supervise.py": "the listener", "http_check.py": "the check"}
+SPEC: dict[str, Any] = {
+    "name": "fba_thing",
+    "service": "thing",
+    "image": "thing:1",
+    "user": 999,
+    "command": ["thing", "--now"],
+    "environment": {"A": "1", "B": "2"},
+    "files": [
+        {"path": "/etc/thing/conf/thing.conf", "content": "setting"},
+        {"path": "/etc/thing/conf/users", "content": "users", "on_change": "reload"},
+        {"path": "/run/secrets/password", "content": "hunter2hunter2", "secret": True},
+    ],
+    "health": {"test": ["thing", "ping"]},
+    "reload": ["thing", "reload"],
+    "memory": "64m",
+    "stop_timeout": 10,
+}
+
+
+def changed(**new: Any) -> dict[str, Any]:
+    """The spec with other values at the top."""
+    return {**copy.deepcopy(SPEC), **new}
+
+
+def with_content(path: str, content: str) -> dict[str, Any]:
+    """The spec with another content of one file."""
+    spec = copy.deepcopy(SPEC)
+    for entry in spec["files"]:
+        if entry["path"] == path:
+            entry["content"] = content
+    return spec
+
+
+def mounts(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The mounts by target."""
+    return {mount["target"]: mount for mount in container_options(spec, ROOT, "/var/log/fba/fba_thing")["mounts"]}
+
+
+# The hash
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        with_content("/etc/thing/conf/thing.conf", "other"),
+        with_content("/run/secrets/password", "other secret"),
+        changed(command=["thing", "--later"]),
+        changed(command=["--now", "thing"]),
+        changed(environment={"A": "1", "B": "3"}),
+        changed(environment={"A": "1"}),
+        changed(image="thing:2"),
+        changed(memory="65m"),
+        changed(volumes={"fba_thing": "/data"}),
+        changed(ports=["127.0.0.1:1:1"]),
+        changed(stop_timeout=11),
+        changed(files=SPEC["files"][:2]),
+        changed(health={"test": ["thing", "ping"], "interval": 11}),
+        # It may lie in a folder that the container does not mount yet
+        changed(files=[*SPEC["files"], {"path": "/etc/thing/tls/key", "content": "key", "on_change": "reload"}]),
+    ],
+)
+def test_hash_changes_with_what_needs_another_container(spec: dict[str, Any]) -> None:
+    assert container_hash(spec, "key") != container_hash(SPEC, "key")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        with_content("/etc/thing/conf/users", "other users"),
+        changed(reload=["thing", "reload", "--other"]),
+        changed(files=SPEC["files"][::-1]),
+        changed(environment={"B": "2", "A": "1"}),
+        dict(reversed(SPEC.items())),
+    ],
+    ids=["reloaded file", "reload command", "order of files", "order of environment", "order of keys"],
+)
+def test_hash_stays_with_what_a_running_container_takes_over(spec: dict[str, Any]) -> None:
+    assert container_hash(spec, "key") == container_hash(SPEC, "key")
+
+
+def test_hash_is_keyed_and_takes_the_context_in() -> None:
+    hashes = {container_hash(SPEC, "key"), container_hash(SPEC, "other key"), container_hash(SPEC, "key", "Europe/Berlin")}
+    assert len(hashes) == 3
+    assert all(len(one) == 16 and int(one, 16) >= 0 for one in hashes)
+
+
+def test_hash_is_of_the_spec_and_not_of_what_the_collection_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer collection with an option more restarts no database."""
+    before = container_hash(SPEC, "key")
+    module = container_hash.__globals__
+    known = module["_with_defaults"]
+    monkeypatch.setitem(module, "_with_defaults", lambda spec: {"new_option": "its default", **known(spec)})
+    assert container_hash(SPEC, "key") == before
+
+
+def test_hash_sees_what_templates_inside_the_spec_become() -> None:
+    """A filter gets lists and dictionaries whose templates are evaluated only when somebody looks."""
+
+    def hash_with(value: str) -> str:
+        spec = changed(command=["thing", trust_as_template("--{{ value }}")], health={"test": [trust_as_template("{{ value }}")]})
+        templar = Templar(loader=DataLoader(), variables={"spec": spec, "value": value})
+        return str(templar.template(trust_as_template("{{ spec | fba.stack.container_hash('key') }}")))
+
+    assert hash_with("one") != hash_with("two")
+    assert hash_with("one") == container_hash(changed(command=["thing", "--one"], health={"test": ["one"]}), "key")
+
+
+# Files
+
+
+def test_secret_files_are_for_their_owner_alone_and_passed_as_secrets() -> None:
+    files = {entry["path"].rsplit("/", 1)[1]: entry for entry in container_files(SPEC, ROOT, TOOLS)}
+    assert files["password"] == {
+        "path": f"{ROOT}/dir-run-secrets/password",
+        "mode": "0400",
+        "secret_content": "hunter2hunter2",
+    }
+    assert files["thing.conf"] == {"path": f"{ROOT}/dir-etc-thing-conf/thing.conf", "mode": "0444", "content": "setting"}
+
+
+def test_the_probe_comes_with_a_health_check_alone() -> None:
+    assert "the probe" in [entry.get("content") for entry in container_files(SPEC, ROOT, TOOLS)]
+    assert "the probe" not in [entry.get("content") for entry in container_files(changed(health={}), ROOT, TOOLS)]
+
+
+def test_supervised_programs_bring_their_tools_and_configuration() -> None:
+    spec = changed(programs=[{"name": "thing", "command": ["thing"], "stop_wait": 5}])
+    names = {entry["path"].rsplit("/", 1)[1] for entry in container_files(spec, ROOT, TOOLS)}
+    assert {"probe.sh", "launch.py", "supervise.py", "http_check.py", "supervisord.conf"} <= names
+    assert {"/opt/fba", "/etc/supervisor"} <= mounts(spec).keys()
+
+
+def test_every_file_lies_below_a_mounted_folder() -> None:
+    """What is written on the host is what the container sees."""
+    spec = changed(
+        programs=[{"name": "thing", "command": ["thing"], "stop_wait": 5}],
+        files=[*SPEC["files"], {"path": "/app/.env", "content": "x", "mount": "file"}, {"path": "/top", "content": "y"}],
+    )
+    sources = [mount["source"] for mount in mounts(spec).values()]
+    for entry in container_files(spec, ROOT, TOOLS):
+        assert any(entry["path"] == source or entry["path"].rsplit("/", 1)[0] == source for source in sources), entry["path"]
+
+
+def test_folders_that_differ_in_a_dash_alone_stay_apart() -> None:
+    files = [{"path": "/etc/my-app/conf", "content": "1"}, {"path": "/etc/my/app/conf", "content": "2"}]
+    spec = changed(files=files)
+    assert len({entry["path"] for entry in container_files(spec, ROOT, {"probe.sh": ""})}) == 3
+    assert {"/etc/my-app", "/etc/my/app"} <= mounts(spec).keys()
+
+
+def test_reload_files_are_the_paths_that_are_written() -> None:
+    (path,) = container_reload_files(SPEC, ROOT)
+    assert path.endswith("/users")
+    assert path in [entry["path"] for entry in container_files(SPEC, ROOT, TOOLS)]
+
+
+@pytest.mark.parametrize("user", [0, "0"])
+def test_root_is_refused(user: int | str) -> None:
+    with pytest.raises(AnsibleFilterError, match=r"container_spec.user of fba_thing is 0"):
+        container_options(changed(user=user), ROOT, "/var/log")
+
+
+def test_a_file_mounted_alone_cannot_be_reloaded() -> None:
+    entry = {"path": "/app/.env", "content": "x", "mount": "file", "on_change": "reload"}
+    with pytest.raises(AnsibleFilterError, match=r"/app/.env is mounted alone"):
+        container_files(changed(files=[entry]), ROOT, TOOLS)
+
+
+# Options
+
+
+def test_files_of_one_folder_are_one_mount() -> None:
+    found = mounts(SPEC)
+    assert found.keys() == {"/etc/thing/conf", "/run/secrets", "/opt/fba"}
+    assert found["/etc/thing/conf"] == {
+        "type": "bind",
+        "source": f"{ROOT}/dir-etc-thing-conf",
+        "target": "/etc/thing/conf",
+        "read_only": True,
+    }
+
+
+def test_a_file_can_be_mounted_alone() -> None:
+    found = mounts(changed(files=[{"path": "/app/.env", "content": "x", "mount": "file"}]))
+    assert found["/app/.env"] == {"type": "bind", "source": f"{ROOT}/file-app/.env", "target": "/app/.env", "read_only": True}
+    assert "/app" not in found
+
+
+def test_volumes_and_logs() -> None:
+    found = mounts(changed(volumes={"fba_data": "/data", "fba_static": "/static:ro"}, logs=True))
+    assert (found["/data"]["source"], found["/data"]["read_only"]) == ("fba_data", False)
+    assert (found["/static"]["source"], found["/static"]["read_only"]) == ("fba_static", True)
+    assert (found["/var/log/fba"]["source"], found["/var/log/fba"]["read_only"]) == ("/var/log/fba/fba_thing", False)
+
+
+def test_tmp_is_always_writable_and_belongs_to_the_user() -> None:
+    options = container_options(changed(tmpfs={"/run/thing": "1m"}), ROOT, "")
+    assert options["tmpfs"] == [
+        "/run/thing:size=1m,uid=999,gid=999,mode=0755,nosuid,nodev",
+        "/tmp:size=64m,uid=999,gid=999,mode=0755,nosuid,nodev",
+    ]
+    assert container_options(changed(tmpfs={"/tmp": "1g"}), ROOT, "")["tmpfs"][0].startswith("/tmp:size=1g,")
+
+
+def test_hardening_is_the_default() -> None:
+    options = container_options(SPEC, ROOT, "")
+    assert options["user"] == "999:999"
+    assert options["read_only"] is True
+    assert options["capabilities"] == []
+
+
+def test_values_are_of_the_types_that_the_module_takes() -> None:
+    options = container_options(changed(command=["x", 5], environment={"N": 1}, cpus="1.5", stop_timeout="7"), ROOT, "")
+    assert options["command"] == ["x", "5"]
+    assert options["env"] == {"N": "1"}
+    assert (options["cpus"], options["stop_timeout"]) == (1.5, 7)
+    assert options["hostname"] == "fba_thing"
+
+
+def test_the_health_check_leaves_the_probe_time_for_both_commands() -> None:
+    health = {"test": ["t", "1"], "liveness": ["l"], "interval": 7, "timeout": 15, "failures": 4, "start_period": 90}
+    check = container_options(changed(health=health), ROOT, "")["healthcheck"]
+    assert check["test"] == ["CMD", "sh", "/opt/fba/probe.sh", "15", "4", "90", "t", "1", "--liveness", "l"]
+    assert int(check["timeout"].removesuffix("s")) > 2 * 15
+    assert (check["interval"], check["retries"], check["start_period"]) == ("7s", 4, "90s")
+    assert "healthcheck" not in container_options(changed(health={}), ROOT, "")
+
+
+# Order
+
+
+def container(name: str, service: str, once: str = "false") -> dict[str, Any]:
+    """A container as docker_host_info lists it."""
+    return {"Names": [f"/{name}"], "Labels": {"fba.service": service, "fba.once": once}}
+
+
+FOUND = [
+    container("fba_nginx", "nginx"),
+    container("fba_server_2", "server"),
+    container("fba_migrate", "migrate", once="true"),
+    container("fba_later", "a_service_of_another_release"),
+    container("fba_server_1", "server"),
+    container("fba_celery_worker", "worker"),
+    container("fba_postgres", "postgres"),
+]
+ORDER = ["fba_postgres", "fba_celery_worker", "fba_server_1", "fba_server_2", "fba_nginx", "fba_later"]
+
+
+def test_services_start_after_what_they_stand_on_and_stop_before_it() -> None:
+    assert container_names(FOUND, "start") == ORDER
+    assert container_names(FOUND, "stop") == ORDER[::-1]
+
+
+def test_ended_containers_are_reached_when_asked_for() -> None:
+    assert set(container_names(FOUND, "start", once=True)) == {*ORDER, "fba_migrate"}

@@ -1,0 +1,193 @@
+"""The module that keeps a container's folder of files, against a real folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.fba.stack.plugins.modules import container_files
+
+from conftest import ModuleRun
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="gives files to other users, as root on a host does")
+
+OWNER = 4242
+SECRET = "hunter2 is in this file\nand nowhere else\n"
+Run = Callable[..., ModuleRun]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The container's folder, not there yet."""
+    return tmp_path / "fba_redis"
+
+
+@pytest.fixture
+def args(root: Path, tmp_path: Path) -> dict[str, Any]:
+    """A plain file and a secret one, and a folder for logs."""
+    return {
+        "root": str(root),
+        "owner": OWNER,
+        "log_dir": str(tmp_path / "log"),
+        "files": [
+            {"path": f"{root}/dir-etc-redis/redis.conf", "mode": "0444", "content": "appendonly yes\n"},
+            {"path": f"{root}/dir-run-secrets/password", "mode": "0400", "secret_content": SECRET},
+        ],
+    }
+
+
+@pytest.fixture
+def run(run_module: Run) -> Run:
+    """Run the module; nothing that it prints may have the secret."""
+
+    def run(args: dict[str, Any], **options: Any) -> ModuleRun:
+        done = run_module(container_files.main, args, diff=True, **options)
+        assert "hunter2" not in done.text
+        assert "nowhere else" not in done.text
+        return done
+
+    return run
+
+
+def facts(path: Path) -> tuple[int, int, int]:
+    """Permissions, user and group."""
+    status = path.lstat()
+    return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+
+
+def everything(root: Path) -> dict[str, Any]:
+    """All below a folder, with content, owner and times."""
+    return {
+        str(path): (facts(path), path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in sorted(root.rglob("*"))
+    }
+
+
+def test_files_are_made_once(run: Run, args: dict[str, Any], root: Path, tmp_path: Path) -> None:
+    first = run(args).answer
+    assert first["changed"] is True
+    assert first["changed_files"] == [entry["path"] for entry in args["files"]]
+    assert (root / "dir-etc-redis/redis.conf").read_text() == "appendonly yes\n"
+    assert (root / "dir-run-secrets/password").read_text() == SECRET
+    assert facts(root / "dir-etc-redis/redis.conf") == (0o444, OWNER, OWNER)
+    assert facts(root / "dir-run-secrets/password") == (0o400, OWNER, OWNER)
+    # The container cannot change what it mounts, but for its logs
+    assert facts(root) == facts(root / "dir-etc-redis") == (0o755, 0, 0)
+    assert facts(tmp_path / "log") == (0o755, OWNER, OWNER)
+
+    before = everything(tmp_path)
+    second = run(args).answer
+    assert (second["changed"], second["changed_files"]) == (False, [])
+    assert everything(tmp_path) == before
+
+
+def test_a_changed_file_is_replaced_as_a_whole(run: Run, args: dict[str, Any], root: Path) -> None:
+    run(args)
+    path = root / "dir-etc-redis/redis.conf"
+    args["files"][0]["content"] = "appendonly no\n"
+    with path.open() as reader:
+        answer = run(args).answer
+        assert reader.read() == "appendonly yes\n"
+    assert answer["changed_files"] == [str(path)]
+    assert path.read_text() == "appendonly no\n"
+    assert [entry.name for entry in path.parent.iterdir()] == ["redis.conf"]
+
+
+@pytest.mark.parametrize("name", ["dir-etc-redis/redis.conf", "dir-run-secrets/password"])
+@pytest.mark.parametrize("damage", [lambda path: path.chmod(0o666), lambda path: os.chown(path, 0, 0)], ids=["mode", "owner"])
+def test_mode_and_owner_are_repaired(run: Run, args: dict[str, Any], root: Path, name: str, damage: Callable[[Path], None]) -> None:
+    run(args)
+    before = facts(root / name)
+    damage(root / name)
+    assert run(args).answer["changed_files"] == [str(root / name)]
+    assert facts(root / name) == before
+    assert run(args).answer["changed"] is False
+
+
+def test_a_folder_is_repaired(run: Run, args: dict[str, Any], root: Path) -> None:
+    run(args)
+    (root / "dir-etc-redis").chmod(0o777)
+    os.chown(root / "dir-etc-redis", OWNER, OWNER)
+    assert run(args).answer["changed"] is True
+    assert facts(root / "dir-etc-redis") == (0o755, 0, 0)
+
+
+def test_a_link_in_a_files_place_is_replaced_and_not_followed(run: Run, args: dict[str, Any], root: Path, tmp_path: Path) -> None:
+    run(args)
+    other = tmp_path / "other"
+    other.write_text("appendonly yes\n")
+    (root / "dir-etc-redis/redis.conf").unlink()
+    (root / "dir-etc-redis/redis.conf").symlink_to(other)
+    assert run(args).answer["changed"] is True
+    assert not (root / "dir-etc-redis/redis.conf").is_symlink()
+    assert facts(other)[1] == 0
+
+
+def test_what_is_no_longer_wanted_goes(run: Run, args: dict[str, Any], root: Path, tmp_path: Path) -> None:
+    run(args)
+    (root / "stray").write_text("x")
+    (root / "dir-old/sub").mkdir(parents=True)
+    (root / "dir-old/sub/file").write_text("x")
+    (root / "dir-old/link").symlink_to(tmp_path)
+    (tmp_path / "log/fba.log").write_text("a log stays")
+    args["files"].pop()
+    answer = run(args).answer
+    assert {str(root / name) for name in ("stray", "dir-old", "dir-run-secrets/password")} <= set(answer["changed_files"])
+    assert [path.name for path in root.iterdir()] == ["dir-etc-redis"]
+    assert (tmp_path / "log/fba.log").exists()
+    assert run(args).answer["changed"] is False
+
+
+def test_check_mode_tells_the_same_and_touches_nothing(run: Run, args: dict[str, Any], root: Path, tmp_path: Path) -> None:
+    told = run(args, check_mode=True).answer
+    assert told["changed"] is True
+    assert told["changed_files"] == [entry["path"] for entry in args["files"]]
+    assert list(tmp_path.iterdir()) == []
+
+    run(args)
+    (root / "stray").write_text("x")
+    args["files"][0]["content"] = "appendonly no\n"
+    before = everything(tmp_path)
+    told = run(args, check_mode=True).answer
+    assert everything(tmp_path) == before
+    done = run(args).answer
+    assert told["changed_files"] == done["changed_files"] != []
+    assert told["diff"] == done["diff"]
+
+
+def test_the_diff_shows_content_but_no_secret(run: Run, args: dict[str, Any], root: Path) -> None:
+    run(args)
+    args["files"][0]["content"] = "appendonly no\n"
+    # The old secret is one too
+    (root / "dir-run-secrets/password").write_text("hunter2 of before")
+    plain, secret = run(args).answer["diff"]
+    assert (plain["before"], plain["after"]) == ("appendonly yes\n", "appendonly no\n")
+    assert "secret" in secret["before"]
+    assert "secret" in secret["after"]
+    assert secret["before"] != secret["after"]
+
+
+def test_a_file_that_was_a_secret_is_not_shown_when_it_is_none_any_more(run: Run, args: dict[str, Any], root: Path) -> None:
+    run(args)
+    args["files"][1] = {"path": args["files"][1]["path"], "mode": "0444", "content": "public now"}
+    (diff,) = run(args).answer["diff"]
+    assert diff["after"] == "public now"
+
+
+@pytest.mark.parametrize("place", ["/elsewhere/file", "{root}-other/file", "{root}/../file"])
+def test_a_file_elsewhere_is_refused(run: Run, args: dict[str, Any], root: Path, place: str, tmp_path: Path) -> None:
+    args["files"] = [{"path": place.format(root=root), "mode": "0444", "content": "x"}]
+    answer = run(args).answer
+    assert answer["failed"] is True
+    assert "is not below" in answer["msg"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_needs_one_content(run: Run, args: dict[str, Any]) -> None:
+    args["files"] = [{"path": args["files"][0]["path"], "mode": "0444", "content": "x", "secret_content": SECRET}]
+    assert run(args).answer["failed"] is True

@@ -1,0 +1,430 @@
+"""What the collection brings into containers: the probe, the launcher, the HTTP check, and the checks of worker and beat."""
+
+from __future__ import annotations
+
+import http.server
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+from unittest.mock import MagicMock
+
+import pytest
+
+from conftest import ROOT
+
+FILES = ROOT / "roles" / "container" / "files"
+NAMESPACES = ["unshare", "--pid", "--fork", "--mount-proc", "--mount"]
+
+
+def load(path: Path) -> ModuleType:
+    """Import a script that is no part of a package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# The probe
+
+
+def can_unshare() -> bool:
+    """Whether namespaces of one's own are to be had."""
+    return bool(shutil.which("unshare")) and subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode == 0
+
+
+class Probe:
+    """Runs the probe as a container would: with a /tmp and a process tree of its own, so that what it kills is only there."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+
+    def __call__(
+        self, test: str, liveness: list[str] | None = None, failures: int = 3, start_period: int = 0, limit: str = "5"
+    ) -> tuple[int, bool]:
+        """Return the probe's exit code, and whether a process beside it is still alive afterwards."""
+        arguments = [limit, str(failures), str(start_period), *test.split(), "--liveness", *(liveness or [])]
+        script = """
+            state=$1; exec 9< "$2"; shift 2
+            mount --bind "$state" /tmp
+            sleep 60 & beside=$!
+            sh /proc/self/fd/9 "$@"
+            code=$?
+            # Whoever has been killed already does not end by this signal any more
+            kill -TERM "$beside" 2> /dev/null
+            wait "$beside"
+            echo "result $code $?"
+        """
+        done = subprocess.run(
+            [*NAMESPACES, "sh", "-c", script, "-", str(self.state), str(FILES / "probe.sh"), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        results = [line.split() for line in done.stdout.splitlines() if line.startswith("result")]
+        assert results, done.stdout + done.stderr
+        return int(results[0][1]), int(results[0][2]) == 128 + signal.SIGTERM
+
+    def started_ago(self, seconds: int) -> None:
+        """Let the container's first probe have been so long ago."""
+        (self.state / ".fba-probe.started").write_text(f"{int(time.time()) - seconds}\n")
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Probe:
+    """A probe that has not run yet."""
+    if not can_unshare():
+        pytest.skip("needs root or user namespaces")
+    (tmp_path / "tmp").mkdir()
+    return Probe(tmp_path / "tmp")
+
+
+LEFT_ALONE, HEALTHY, ENDED = (1, True), (0, True), (1, False)
+
+
+def test_probe_says_what_the_test_says(probe: Probe) -> None:
+    assert probe("true") == HEALTHY
+    assert probe("false") == LEFT_ALONE
+
+
+def test_probe_ends_the_container_after_failures_in_a_row(probe: Probe) -> None:
+    probe("true")
+    assert [probe("false", failures=3) for _ in range(3)] == [LEFT_ALONE, LEFT_ALONE, ENDED]
+
+
+def test_one_success_in_between_starts_the_count_anew(probe: Probe) -> None:
+    probe("true")
+    probe("false", failures=2)
+    probe("true")
+    assert probe("false", failures=2) == LEFT_ALONE
+    assert probe("false", failures=2) == ENDED
+
+
+def test_a_container_that_was_never_healthy_has_its_start_period(probe: Probe) -> None:
+    assert [probe("false", failures=1, start_period=60) for _ in range(2)] == [LEFT_ALONE, LEFT_ALONE]
+    probe.started_ago(61)
+    assert probe("false", failures=1, start_period=60) == ENDED
+
+
+def test_a_container_that_was_healthy_has_none(probe: Probe) -> None:
+    probe("true")
+    assert probe("false", failures=1, start_period=60) == ENDED
+
+
+def test_unhealthy_but_alive_is_left_alone(probe: Probe) -> None:
+    """Such as a server whose database is away: restarting it helps nobody."""
+    probe("true")
+    assert [probe("false", ["true"], failures=1) for _ in range(3)] == [LEFT_ALONE] * 3
+    assert probe("false", ["false"], failures=1) == ENDED
+
+
+def test_being_alive_in_between_starts_the_count_anew(probe: Probe) -> None:
+    probe("true")
+    probe("false", ["false"], failures=2)
+    probe("false", ["true"], failures=2)
+    assert probe("false", ["false"], failures=2) == LEFT_ALONE
+
+
+def test_a_test_that_hangs_has_failed(probe: Probe) -> None:
+    probe("true")
+    assert probe("sleep 60", failures=1, limit="0.2") == ENDED
+
+
+def test_no_shell_reads_the_commands_again(probe: Probe) -> None:
+    words = ["sh", "-c", 'test "$1" = "a  b" && test "$2" = "\\$HOME;*" && test $# = 2', "-", "a  b", "$HOME;*"]
+    assert probe("false", words, failures=1) == LEFT_ALONE
+    assert probe("false", [*words[:-1], "other"], failures=1) == ENDED
+
+
+# The launcher
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def launch(*arguments: str) -> subprocess.Popen[str]:
+    """Start the launcher."""
+    command = [sys.executable, str(FILES / "launch.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_launcher_waits_for_a_port_that_opens_later(free_port: int) -> None:
+    program = [sys.executable, "-c", "import os, sys; print(os.getpid(), sys.argv[1:])", "--", "--x"]
+    with launch(f"--wait=127.0.0.1:{free_port}", "--timeout=20", "--", *program) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.7)
+        with socket.create_server(("127.0.0.1", free_port)):
+            output, errors = process.communicate(timeout=20)
+    # It becomes the program, so that signals reach it, and hands its words over as they are
+    assert output == f"{process.pid} ['--', '--x']\n", errors
+    assert process.returncode == 0
+
+
+def test_launcher_gives_up_with_the_address_that_does_not_answer(free_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        open_address, closed = f"127.0.0.1:{server.getsockname()[1]}", f"127.0.0.1:{free_port}"
+        with launch(f"--wait={open_address}", f"--wait={closed}", "--timeout=0.1", "--", "echo", "started") as process:
+            output, errors = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert output == ""
+    assert closed in errors
+    assert open_address not in errors
+
+
+def test_launcher_takes_a_name_that_does_not_exist_for_no_answer() -> None:
+    assert load(FILES / "launch.py").answers("no-such-host.invalid:5432") is False
+
+
+# The HTTP check
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Answers with the status that the path asks for."""
+
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append(self.path)
+        self.send_response(int(self.path.strip("/")))
+        self.send_header("Location", "/200")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A web server."""
+    Answers.seen.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def http_check(url: str, expected: str) -> subprocess.CompletedProcess[str]:
+    """Run the check."""
+    return subprocess.run([sys.executable, str(FILES / "http_check.py"), url, expected], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "good"),
+    [(200, "200", True), (503, "200", False), (503, "503", True), (503, "any", True), (302, "200", False), (302, "302", True)],
+)
+def test_http_check(url: str, status: int, expected: str, good: bool) -> None:
+    done = http_check(f"{url}/{status}", expected)
+    assert (done.returncode == 0) is good, done.stderr
+    if not good:
+        assert f"/{status} answers {status}, not {expected}" in done.stderr
+    # A redirect is an answer, not a place to go to
+    assert Answers.seen == [f"/{status}"]
+
+
+def test_http_check_fails_where_nothing_answers(free_port: int) -> None:
+    assert http_check(f"http://127.0.0.1:{free_port}/", "any").returncode != 0
+
+
+# Beat
+
+
+@pytest.fixture
+def beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
+    """A function that checks a process as if it were beat."""
+    module = load(ROOT / "roles/beat/files/check.py")
+    monkeypatch.setattr(module, "PID_FILE", tmp_path / "beat.pid")
+    monkeypatch.setattr(module, "STATE_FILE", tmp_path / "beat.check")
+
+    def check(pid: int, patience: str) -> None:
+        (tmp_path / "beat.pid").write_text(str(pid))
+        monkeypatch.setattr(sys, "argv", ["check.py", patience])
+        module.main()
+
+    check.sleeps = module.sleeps  # type: ignore[attr-defined]
+    check.state = tmp_path / "beat.check"  # type: ignore[attr-defined]
+    return check
+
+
+@pytest.fixture
+def ticking() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that wakes up often, as a scheduler does."""
+    process = subprocess.Popen([sys.executable, "-uc", "import time\nprint()\nwhile True: time.sleep(0.01)"], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_beat_that_goes_round_its_loop_is_well(beat: Any, ticking: subprocess.Popen[bytes]) -> None:
+    for _ in range(3):
+        before = beat.sleeps(ticking.pid)
+        until(lambda before=before: beat.sleeps(ticking.pid) > before)  # type: ignore[misc]
+        beat(ticking.pid, "0")
+
+
+def test_beat_that_does_not_wake_up_is_reported_after_its_patience(beat: Any, ticking: subprocess.Popen[bytes]) -> None:
+    os.kill(ticking.pid, signal.SIGSTOP)
+    until(lambda: "T (stopped)" in Path(f"/proc/{ticking.pid}/status").read_text())
+    beat(ticking.pid, "0")
+    beat(ticking.pid, "60")
+    with pytest.raises(SystemExit, match="beat has not woken up for"):
+        beat(ticking.pid, "0")
+    os.kill(ticking.pid, signal.SIGCONT)
+    count = json.loads(beat.state.read_text())["count"]
+    until(lambda: beat.sleeps(ticking.pid) > count)
+    beat(ticking.pid, "0")
+
+
+def test_another_process_of_beat_is_judged_anew(beat: Any, ticking: subprocess.Popen[bytes]) -> None:
+    beat.state.write_text(json.dumps({"pid": ticking.pid + 1, "count": beat.sleeps(ticking.pid), "since": 0}))
+    beat(ticking.pid, "0")
+
+
+def test_beat_that_is_not_there_is_reported(beat: Any) -> None:
+    done = subprocess.Popen(["true"])
+    done.wait()
+    with pytest.raises(SystemExit, match="beat is not running"):
+        beat(done.pid, "60")
+
+
+# The worker
+
+
+def test_worker_has_another_node_name_each_time_and_keeps_it_for_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load(ROOT / "roles/worker/files/run.py")
+    monkeypatch.setattr(module, "Path", lambda path: tmp_path / path.removeprefix("/tmp/"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "io", "celery", "-A", "app", "worker"])
+    started: list[list[str]] = []
+    monkeypatch.setattr(module.os, "execvp", lambda program, words: started.append([program, *words]))
+    module.main()
+    module.main()
+    first, second = (words[-1] for words in started)
+    assert first != second
+    assert all(name.startswith("io-") and name.endswith(f"@{socket.gethostname()}") for name in (first, second))
+    assert started[0] == ["celery", "celery", "-A", "app", "worker", "-n", first]
+    assert (tmp_path / "io.node").read_text() == second
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The worker's check, with a stand-in for Celery, which is in the application's image alone."""
+    celery = MagicMock()
+    monkeypatch.setitem(sys.modules, "celery", celery)
+    monkeypatch.setitem(sys.modules, "celery.app", celery.app)
+    monkeypatch.setitem(sys.modules, "celery.app.utils", celery.app.utils)
+    module: Any = load(ROOT / "roles/worker/files/check.py")
+    monkeypatch.setattr(module, "Path", lambda _path: tmp_path)
+    module.app = module.find_app.return_value
+    module.nodes = tmp_path
+    return module
+
+
+def check_worker(worker: Any, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any] | None, *arguments: str) -> None:
+    """Run the check on workers that answer so."""
+    worker.app.control.inspect.return_value.active_queues.return_value = answers
+    monkeypatch.setattr(sys, "argv", ["check.py", "-A", "app", *arguments])
+    worker.main()
+
+
+def test_workers_that_consume_are_well(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (worker.nodes / "io.node").write_text("io-1@host")
+    (worker.nodes / "cpu.node").write_text("cpu-1@host")
+    check_worker(worker, monkeypatch, {"io-1@host": [{"name": "io"}], "cpu-1@host": [{"name": "cpu"}]})
+    # Only this container's are asked
+    assert worker.app.control.inspect.call_args.kwargs["destination"] == ["cpu-1@host", "io-1@host"]
+
+
+@pytest.mark.parametrize("answers", [None, {}, {"cpu-1@host": [{"name": "cpu"}]}, {"cpu-1@host": [{"name": "cpu"}], "io-1@host": []}])
+def test_a_worker_that_is_silent_or_consumes_nothing_is_named(worker: Any, monkeypatch: pytest.MonkeyPatch, answers: Any) -> None:
+    (worker.nodes / "io.node").write_text("io-1@host")
+    (worker.nodes / "cpu.node").write_text("cpu-1@host")
+    with pytest.raises(SystemExit, match=r"no answer from .*io-1@host"):
+        check_worker(worker, monkeypatch, answers)
+
+
+def test_a_worker_that_has_not_started_is_not_well(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="no pool has started yet"):
+        check_worker(worker, monkeypatch, {})
+
+
+def test_a_broker_that_is_away_is_not_the_workers_fault(worker: Any, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    (worker.nodes / "io.node").write_text("io-1@host")
+    check_worker(worker, monkeypatch, None, "--broker", f"127.0.0.1:{free_port}")
+    with socket.create_server(("127.0.0.1", 0)) as broker, pytest.raises(SystemExit):
+        check_worker(worker, monkeypatch, None, "--broker", f"127.0.0.1:{broker.getsockname()[1]}")
+
+
+# The listener of supervisord
+
+
+@pytest.fixture
+def supervise(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The listener, with a stand-in for supervisor's own half of the protocol, which ends after the events given to it."""
+
+    class Ended(Exception):
+        """No event follows."""
+
+    children = MagicMock()
+    children.get_headers = lambda text: dict(pair.split(":") for pair in text.split())
+    children.eventdata = lambda payload: (children.get_headers(payload.split("\n", 1)[0]), payload.split("\n", 1)[1])
+    monkeypatch.setitem(sys.modules, "supervisor", MagicMock(childutils=children))
+    monkeypatch.setitem(sys.modules, "supervisor.childutils", children)
+    module: Any = load(FILES / "supervise.py")
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr(module.os, "kill", lambda pid, number: killed.append((pid, number)))
+
+    def run(events: list[tuple[str, str]]) -> list[tuple[int, int]]:
+        children.listener.wait.side_effect = [*(({"eventname": name}, payload) for name, payload in events), Ended()]
+        with pytest.raises(Ended):
+            module.main()
+        # Each is acknowledged, or the next would never come
+        assert children.listener.ok.call_count == len(events)
+        return killed
+
+    return run
+
+
+def test_output_of_programs_becomes_the_containers(supervise: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    events = [("PROCESS_LOG_STDOUT", "processname:io pid:7\nline one\n"), ("PROCESS_LOG_STDOUT", "processname:io pid:7\nline: two\n")]
+    assert supervise(events) == []
+    captured = capsys.readouterr()
+    assert captured.err == "line one\nline: two\n"
+    # Anything there would break the protocol
+    assert captured.out == ""
+
+
+def test_a_program_that_is_given_up_on_ends_supervisord(supervise: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert supervise([("PROCESS_STATE_FATAL", "processname:worker-io groupname:worker-io from_state:BACKOFF")]) == [
+        (os.getppid(), signal.SIGTERM)
+    ]
+    assert "worker-io does not stay up" in capsys.readouterr().err

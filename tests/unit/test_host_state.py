@@ -1,0 +1,160 @@
+"""What a host has that a stack may collide with: against an engine that is a stand-in, and against none."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from ansible_collections.fba.stack.plugins.modules import host_state
+
+from conftest import ModuleRun
+
+Run = Callable[..., dict[str, Any]]
+
+# Of Linux: local address, remote address, state (0A listens, 01 is connected), …
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0
+   2: 0100007F:D431 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 3 1 0 100 0 0 10 0
+   3: 0100007F:D432 0100007F:1F90 06 00000000:00000000 00:00000000 00000000     0        0 0 1 0 100 0 0 10 0
+"""
+TCP6 = """\
+  sl  local_address                         remote_address                        st tx_queue rx_queue
+   0: 00000000000000000000000000000000:1F40 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
+"""
+
+
+def test_listening_ports_are_read_from_the_kernels_tables() -> None:
+    assert host_state.parse_listening(TCP) == {8080, 22}
+    assert host_state.parse_listening(TCP6) == {8000}
+    assert host_state.parse_listening(TCP.splitlines()[0]) == set()
+
+
+def test_a_real_listener_is_seen_and_a_closed_one_is_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert port in host_state.listening_ports()
+    assert port not in host_state.listening_ports()
+
+
+class Engine(http.server.BaseHTTPRequestHandler):
+    """Answers as the engine does."""
+
+    volumes: ClassVar[dict[str, str]] = {}
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        answer: Any = None
+        if url.path == "/info":
+            answer = {"ServerVersion": "26.1.5", "DockerRootDir": "/"}
+        elif url.path == "/containers/json":
+            filters = json.loads(parse_qs(url.query)["filters"][0])
+            # Another stack's containers are not asked for, so not answered
+            if filters == {"label": ["fba.stack=fba"]}:
+                answer = [
+                    {"Ports": [{"PrivatePort": 80, "PublicPort": 8000}, {"PrivatePort": 443}]},
+                    {"Ports": []},
+                ]
+            else:
+                answer = []
+        elif url.path.startswith("/volumes/"):
+            name = unquote(url.path.rpartition("/")[2])
+            if name in self.volumes:
+                answer = {"Name": name, "Mountpoint": self.volumes[name]}
+        body = json.dumps(answer if answer is not None else {"message": "no such thing"}).encode()
+        self.send_response(200 if answer is not None else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, *_arguments: Any) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """An engine with volumes, which the test fills."""
+    path = str(tmp_path / "docker.sock")
+    monkeypatch.setattr(host_state, "SOCKET", path)
+    volumes: ClassVar[dict[str, str]] = {}
+    monkeypatch.setattr(Engine, "volumes", volumes)
+    with socketserver.ThreadingUnixStreamServer(path, Engine) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield volumes
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def run(run_module: Callable[..., ModuleRun]) -> Callable[..., dict[str, Any]]:
+    """Run the module."""
+    return lambda **args: run_module(host_state.main, args).answer
+
+
+def test_the_engine_is_asked(engine: dict[str, str]) -> None:
+    info = host_state.ask_engine("/info")
+    assert info["ServerVersion"] == "26.1.5"
+    assert host_state.ask_engine("/volumes/nothing") is None
+
+
+def test_no_engine_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setattr(host_state, "SOCKET", str(tmp_path / "nothing.sock"))
+    assert host_state.ask_engine("/info") is None
+    state = run(volumes=["fba_postgres"])
+    assert (state["engine"], state["volumes"], state["postgres_versions"], state["changed"]) == ("", [], {}, False)
+    assert state["memory"] > 2**26
+    assert state["disk_free"] > 0
+
+
+def test_something_that_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "docker.sock")
+    monkeypatch.setattr(host_state, "SOCKET", path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+
+        def answer() -> None:
+            connection, _address = server.accept()
+            connection.recv(1000)
+            connection.sendall(b"what?\r\n\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert host_state.ask_engine("/info") is None
+        thread.join()
+
+
+def test_the_stacks_own_ports_are_told_apart(engine: dict[str, str], monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setattr(host_state, "listening_ports", lambda: {22, 8000})
+    assert run(stack="fba")["listening"] == [22]
+    assert run(stack="other")["listening"] == [22, 8000]
+
+
+def test_volumes_and_who_wrote_them(engine: dict[str, str], tmp_path: Path, run: Run) -> None:
+    for name in ("data", "empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data" / "PG_VERSION").write_text("16\n")
+    engine |= {"fba_postgres": str(tmp_path / "data"), "fba_redis": str(tmp_path / "empty")}
+    state = run(volumes=["fba_postgres", "fba_redis", "fba_nothing"])
+    assert state["engine"] == "26.1.5"
+    assert state["volumes"] == ["fba_postgres", "fba_redis"]
+    assert state["postgres_versions"] == {"fba_postgres": "16"}
+
+
+def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    assert host_state.free_bytes(str(tmp_path / "a" / "b")) == pytest.approx(host_state.free_bytes(str(tmp_path)), rel=0.1)

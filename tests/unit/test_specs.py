@@ -1,0 +1,148 @@
+"""The roles' variables: defaults and argument specs say the same, and no role reaches into another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import ROOT
+
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+# Parameters, which whoever includes the role gives; they have no default
+PARAMETERS = {"container_spec", "container_wanted"}
+
+
+@cache
+def read(role: str, *path: str) -> Any:
+    """A YAML file of a role, or nothing."""
+    file = ROOT.joinpath("roles", role, *path)
+    return yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file.exists() else {}
+
+
+def entry_points(role: str) -> dict[str, Any]:
+    """What a role can be asked for."""
+    return dict(read(role, "meta", "argument_specs.yml")["argument_specs"])
+
+
+def options(role: str) -> dict[str, Any]:
+    """The options of all of a role's entry points."""
+    return {name: option for entry in entry_points(role).values() for name, option in entry.get("options", {}).items()}
+
+
+def defaults(role: str) -> dict[str, Any]:
+    """The public variables of a role."""
+    return {name: value for name, value in read(role, "defaults", "main.yml").items() if not name.startswith("__")}
+
+
+def all_options(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every option, those inside options too."""
+    for name, option in tree.items():
+        yield f"{path}{name}", option
+        yield from all_options(option.get("options", {}), f"{path}{name}.")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_role_has_specs(role: str) -> None:
+    assert entry_points(role)
+    for name, entry in entry_points(role).items():
+        assert entry.get("short_description"), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_entry_point_has_its_tasks(role: str) -> None:
+    tasks = {path.stem for path in (ROOT / "roles" / role / "tasks").glob("*.yml")}
+    # common has none: its variables are checked once, by precheck
+    assert entry_points(role).keys() - {"shared"} <= tasks
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_and_specs_name_the_same_variables(role: str) -> None:
+    assert defaults(role).keys() == options(role).keys() - PARAMETERS
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_and_specs_have_the_same_values(role: str) -> None:
+    for entry_name, entry in entry_points(role).items():
+        for name, option in entry.get("options", {}).items():
+            if option.get("required"):
+                assert "default" not in option, name
+            else:
+                assert (entry_name, name, option.get("default")) == (entry_name, name, defaults(role)[name])
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_option_is_described_and_typed(role: str) -> None:
+    for name, option in all_options(options(role)):
+        assert option.get("description"), name
+        assert option.get("type") in {"str", "int", "float", "bool", "list", "dict", "path"}, name
+        if option["type"] == "list":
+            assert option.get("elements"), f"elements of {name}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_variables_have_their_roles_prefix(role: str) -> None:
+    prefix = "fba_" if role == "common" else f"{role}_"
+    assert [name for name in options(role) if not name.startswith(prefix)] == []
+    internal = {*read(role, "defaults", "main.yml"), *read(role, "vars", "main.yml")} - defaults(role).keys()
+    assert [name for name in internal if not name.startswith(f"__{prefix}")] == []
+
+
+def known_variables() -> dict[str, str]:
+    """Every variable that a role defines, to the role."""
+    known = {}
+    for role in ROLES:
+        for name in (*options(role), *read(role, "defaults", "main.yml"), *read(role, "vars", "main.yml")):
+            known[name] = role
+    return known
+
+
+def yaml_and_templates(role: str) -> Iterator[Path]:
+    """The files of a role that ansible evaluates."""
+    for folder in ("tasks", "handlers", "templates", "defaults", "vars"):
+        yield from (ROOT / "roles" / role / folder).rglob("*.*")
+
+
+# Common's variables are for all; container_* are the parameters of the role that runs containers
+SHARED = {"common", "container"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_role_names_another_ones_variables(role: str) -> None:
+    known = known_variables()
+    wrong = []
+    for path in yaml_and_templates(role):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            # Comments and names of tasks may speak of them
+            code = re.sub(r"(^|\s)#.*$", "", line)
+            for name in re.findall(r"\b[a-z_][a-z0-9_]*\b", code):
+                if name in known and known[name] != role and known[name] not in SHARED:
+                    wrong.append(f"{path.relative_to(ROOT)}:{number}: {name}")
+                # Container's internals are its own
+                if name.startswith("__container_") and role != "container":
+                    wrong.append(f"{path.relative_to(ROOT)}:{number}: {name}")
+    assert wrong == []
+
+
+@cache
+def mentioned() -> set[str]:
+    """Every name that the roles and the checks before a deployment use: what stands at the beginning of a line defines one."""
+    texts = [re.sub(r"(?m)^\w+:", "", path.read_text(encoding="utf-8")) for role in ROLES for path in yaml_and_templates(role)]
+    texts += [path.read_text(encoding="utf-8") for path in (ROOT / "plugins" / "plugin_utils").glob("*.py")]
+    return {name for text in texts for name in re.findall(r"\w+", text)}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_option_is_used(role: str) -> None:
+    assert sorted(options(role).keys() - mentioned()) == []
+
+
+def test_services_stand_on_common() -> None:
+    """Else a role's tasks would lack the shared variables' defaults."""
+    for role in set(ROLES) - {"common", "precheck"}:
+        assert {"role": "fba.stack.common"} in read(role, "meta", "main.yml")["dependencies"], role
