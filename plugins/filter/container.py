@@ -244,6 +244,32 @@ def container_options(spec: dict[str, Any], root: str, log_root: str) -> dict[st
     return options
 
 
+def container_plan(
+    spec: dict[str, Any], key: str, context: dict[str, Any], folders: tuple[str, str], tools: dict[str, str], once: bool = False
+) -> dict[str, Any]:
+    """Return all that the role's tasks need to know of a container, worked out once.
+
+    `folders` are the container's for files and for logs on the host, `tools` the texts of the collection's own scripts by file name, `key`
+    and `context` as for container_hash. With `once`, the container runs its command to the end instead of staying.
+    """
+    root, log_root = folders
+    options = container_options(spec, root, log_root)
+    return {
+        "name": spec["name"],
+        "service": spec["service"],
+        "image": spec["image"],
+        "once": once,
+        "hash": container_hash(spec, key, context),
+        "root": root,
+        "owner": int(spec["user"]),
+        "log_dir": log_root if spec.get("logs") else None,
+        "files": container_files(spec, root, tools),
+        "reload": spec.get("reload") or [],
+        "reload_files": container_reload_files(spec, root),
+        "options": options,
+    }
+
+
 def container_list(containers: list[dict[str, Any]], order: str, once: bool = False) -> list[dict[str, Any]]:
     """Return `name` and `stop_timeout` (seconds) of containers, as docker_host_info lists them, in the order `start` or `stop`.
 
@@ -267,10 +293,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {
-            "container_files": container_files,
-            "container_list": container_list,
-            "container_hash": container_hash,
-            "container_options": container_options,
-            "container_reload_files": container_reload_files,
-        }
+        return {"container_list": container_list, "container_plan": container_plan}

@@ -28,7 +28,14 @@ options:
 
 EXAMPLES = r"""
 - ansible.builtin.debug:
-    msg: "{{ lookup('fba.stack.built_image', {'name': 'fba/flower', 'dockerfile': 'flower', 'trees': {'build/uv': 'recipe:uv'}, 'args': {}}) }}"
+    msg: "{{ lookup('fba.stack.built_image', build) }}"
+  vars:
+    build:
+      name: fba/flower
+      dockerfile: flower
+      trees:
+        build/uv: recipe:uv
+      args: {}
 """
 
 RETURN = r"""

@@ -33,14 +33,13 @@ def test_commands_run_in_order_word_by_word_until_one_fails() -> None:
 
 
 def test_replicas_have_names_addresses_and_ports_of_their_own() -> None:
-    replicas = server_replicas(["10.0.0.11", "10.0.0.12"], "fba", 8001)
+    replicas = server_replicas(["10.0.0.11", "10.0.0.12"], "fba", 9001, 18001)
     assert [(replica["name"], replica["address"]) for replica in replicas] == [("fba_server_1", "10.0.0.11"), ("fba_server_2", "10.0.0.12")]
-    published = [port.rsplit(":", 1)[0] for replica in replicas for port in replica["ports"]]
-    assert published == ["127.0.0.1:8001", "127.0.0.1:8002"]
+    assert [port for replica in replicas for port in replica["ports"]] == ["127.0.0.1:18001:9001", "127.0.0.1:18002:9001"]
 
 
 def test_without_a_port_nothing_is_published() -> None:
-    assert server_replicas(["10.0.0.11"], "fba", 0)[0]["ports"] == []
+    assert server_replicas(["10.0.0.11"], "fba", 8001, 0)[0]["ports"] == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.fba.stack.plugins.filter.container import (
     container_files,
     container_hash,
-    container_names,
+    container_list,
     container_options,
     container_reload_files,
 )
@@ -54,8 +54,11 @@ def with_content(path: str, content: str) -> dict[str, Any]:
 
 
 def mounts(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The mounts by target."""
-    return {mount["target"]: mount for mount in container_options(spec, ROOT, "/var/log/fba/fba_thing")["mounts"]}
+    """The mounts by target, of which no two may have the same."""
+    found = container_options(spec, ROOT, "/var/log/fba/fba_thing")["mounts"]
+    by_target = {mount["target"]: mount for mount in found}
+    assert len(by_target) == len(found)
+    return by_target
 
 
 # The hash
@@ -248,12 +251,18 @@ def test_the_health_check_leaves_the_probe_time_for_both_commands() -> None:
     assert "healthcheck" not in container_options(changed(health={}), ROOT, "")
 
 
+def test_the_play_waits_longer_than_a_start_may_take() -> None:
+    options = container_options(changed(health={"test": ["t"], "start_period": 360, "interval": 10, "failures": 3}), ROOT, "")
+    assert options["patience"] >= 360 + 3 * 10
+
+
 # Order
 
 
-def container(name: str, service: str, once: str = "false") -> dict[str, Any]:
+def container(name: str, service: str, **labels: str) -> dict[str, Any]:
     """A container as docker_host_info lists it."""
-    return {"Names": [f"/{name}"], "Labels": {"fba.service": service, "fba.once": once}}
+    labels = {f"fba.{label}": value for label, value in labels.items()}
+    return {"Names": [f"/{name}"], "Labels": {"fba.service": service, "fba.once": "false", **labels}}
 
 
 FOUND = [
@@ -262,16 +271,28 @@ FOUND = [
     container("fba_migrate", "migrate", once="true"),
     container("fba_later", "a_service_of_another_release"),
     container("fba_server_1", "server"),
-    container("fba_celery_worker", "worker"),
+    container("fba_celery_worker", "worker", stop_timeout="640"),
     container("fba_postgres", "postgres"),
 ]
 ORDER = ["fba_postgres", "fba_celery_worker", "fba_server_1", "fba_server_2", "fba_nginx", "fba_later"]
 
 
+def names(order: str, **options: bool) -> list[str]:
+    """The names in their order."""
+    return [entry["name"] for entry in container_list(FOUND, order, **options)]
+
+
 def test_services_start_after_what_they_stand_on_and_stop_before_it() -> None:
-    assert container_names(FOUND, "start") == ORDER
-    assert container_names(FOUND, "stop") == ORDER[::-1]
+    assert names("start") == ORDER
+    assert names("stop") == ORDER[::-1]
 
 
 def test_ended_containers_are_reached_when_asked_for() -> None:
-    assert set(container_names(FOUND, "start", once=True)) == {*ORDER, "fba_migrate"}
+    assert set(names("start", once=True)) == {*ORDER, "fba_migrate"}
+
+
+def test_each_is_given_the_time_that_it_was_started_with() -> None:
+    timeouts = {entry["name"]: entry["stop_timeout"] for entry in container_list(FOUND, "stop")}
+    assert timeouts["fba_celery_worker"] == 640
+    # Docker's own, for one that an earlier release has started
+    assert timeouts["fba_postgres"] == 10

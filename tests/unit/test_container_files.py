@@ -99,7 +99,11 @@ def test_a_changed_file_is_replaced_as_a_whole(run: Run, args: dict[str, Any], r
 
 
 @pytest.mark.parametrize("name", ["dir-etc-redis/redis.conf", "dir-run-secrets/password"])
-@pytest.mark.parametrize("damage", [lambda path: path.chmod(0o666), lambda path: os.chown(path, 0, 0)], ids=["mode", "owner"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda path: path.chmod(0o666), lambda path: os.chown(path, 0, -1), lambda path: os.chown(path, -1, 0)],
+    ids=["mode", "owner", "group"],
+)
 def test_mode_and_owner_are_repaired(run: Run, args: dict[str, Any], root: Path, name: str, damage: Callable[[Path], None]) -> None:
     run(args)
     before = facts(root / name)

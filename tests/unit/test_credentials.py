@@ -7,12 +7,13 @@ import codecs
 import hashlib
 import itertools
 import re
+import urllib.parse
 from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.fba.stack.plugins.filter.credentials import dotenv, rabbitmq_password_hash
+from ansible_collections.fba.stack.plugins.filter.credentials import dotenv, rabbitmq_password_hash, sql_literal, url_part
 
 
 @pytest.mark.parametrize("password", ["test12", "pässwörd with $pace", "x" * 200])
@@ -100,3 +101,28 @@ def test_dotenv_forms(value: Any, line: str) -> None:
 
 def test_dotenv_is_sorted_so_that_order_is_no_change() -> None:
     assert dotenv({"B": 1, "A": 2}) == dotenv({"A": 2, "B": 1}) == "A=2\nB=1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "literal"),
+    [
+        ("plain", "'plain'"),
+        ("it's", "'it''s'"),
+        ("'; DROP TABLE x; --", "'''; DROP TABLE x; --'"),
+        ("back\\slash", "E'back\\\\slash'"),
+        # Both at once, which is where a quote could end early
+        ("\\'; x", "E'\\\\''; x'"),
+    ],
+)
+def test_sql_literals_end_where_they_should(text: str, literal: str) -> None:
+    """As quote_literal() of PostgreSQL writes them."""
+    assert sql_literal(text).strip() == literal
+
+
+@pytest.mark.parametrize("text", ["plain", "p@ss:w/rd?#[]", "a b+c%20", "ü", "&="])
+def test_url_parts_stay_in_their_part(text: str) -> None:
+    url = urllib.parse.urlsplit(f"amqp://user:{url_part(text)}@host:5671/{url_part(text)}")
+    assert (url.hostname, url.port) == ("host", 5671)
+    assert url.password is not None
+    assert urllib.parse.unquote(url.password) == text
+    assert urllib.parse.unquote(url.path) == f"/{text}"

@@ -43,7 +43,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_archive_has_the_application_and_nothing_of_the_checkouts_own(archive: Path) -> None:
-    names = set(tarfile.open(archive).getnames())
+    with tarfile.open(archive) as content:
+        names = set(content.getnames())
     assert {"app/requirements.lock", "app/fba_app/main.py", "roles/images/files/distro/postgres/Dockerfile", "playbooks/site.yml"} <= names
     private = (".venv", ".vault-password", ".cache", ".ansible", ".git")
     assert [name for name in names if name.split("/")[0].startswith(private) or name.endswith("fba_secrets.yml")] == []
@@ -51,7 +52,7 @@ def test_the_archive_has_the_application_and_nothing_of_the_checkouts_own(archiv
 
 def test_its_playbooks_run_by_name_and_find_its_plugins_and_application(archive: Path, tmp_path: Path) -> None:
     collections = tmp_path / "collections"
-    installed = run("ansible-galaxy", "collection", "install", "--offline", "--no-deps", "-p", collections, archive)
+    installed = run("ansible-galaxy", "collection", "install", "--offline", "--no-deps", "-p", collections, archive, cwd=str(tmp_path))
     assert installed.returncode == 0, installed.stderr
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(INVENTORY)

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.fba.stack.plugins.filter.network import dynamic_range, replica_addresses
+from ansible_collections.fba.stack.plugins.filter.network import dynamic_range, gateway, replica_addresses
 
 
 def test_addresses_count_up_and_stay_when_replicas_are_added() -> None:
@@ -28,3 +28,10 @@ def test_replicas_fill_the_lower_half_and_never_meet_docker(subnet: str, most: i
 
 def test_docker_hands_out_the_upper_half() -> None:
     assert dynamic_range("172.30.10.0/24") == "172.30.10.128/25"
+
+
+def test_the_hosts_own_address_is_nobody_elses() -> None:
+    address = gateway("172.30.10.0/24")
+    assert address == "172.30.10.1"
+    assert address not in replica_addresses("172.30.10.0/24", 117)
+    assert ipaddress.ip_address(address) not in ipaddress.ip_network(dynamic_range("172.30.10.0/24"))

@@ -40,6 +40,15 @@ def defaults(role: str) -> dict[str, Any]:
     return {name: value for name, value in read(role, "defaults", "main.yml").items() if not name.startswith("__")}
 
 
+def generated() -> set[str]:
+    """The secrets, which are made where nobody gives them."""
+    return {entry["name"] for entry in read("secrets", "vars", "main.yml")["__secrets_wanted"]}
+
+
+def test_secrets_are_kept_out_of_outputs() -> None:
+    assert {name for name, option in options("common").items() if option.get("no_log")} == generated()
+
+
 def all_options(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Every option, those inside options too."""
     for name, option in tree.items():
@@ -63,14 +72,14 @@ def test_every_entry_point_has_its_tasks(role: str) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_and_specs_name_the_same_variables(role: str) -> None:
-    assert defaults(role).keys() == options(role).keys() - PARAMETERS
+    assert defaults(role).keys() == options(role).keys() - PARAMETERS - generated()
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_and_specs_have_the_same_values(role: str) -> None:
     for entry_name, entry in entry_points(role).items():
         for name, option in entry.get("options", {}).items():
-            if option.get("required"):
+            if option.get("required") or name in generated():
                 assert "default" not in option, name
             else:
                 assert (entry_name, name, option.get("default")) == (entry_name, name, defaults(role)[name])

@@ -22,7 +22,9 @@ from conftest import ROOT
 def source(tmp_path: Path) -> Path:
     """A small source folder."""
     root = tmp_path / "source"
-    (root / "package" / "sub").mkdir(parents=True)
+    for folder in ("package/sub", "zone", "assets", "middle"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "b.txt").write_text(folder)
     (root / "main.py").write_text("main")
     (root / "package" / "a.py").write_text("a")
     (root / "package" / "sub" / "b.py").write_text("b")
@@ -37,7 +39,10 @@ def names(root: Path) -> list[str]:
 
 
 def test_files_and_links_in_a_stable_order(source: Path) -> None:
-    assert names(source) == ["folder_link", "link", "main.py", "package/a.py", "package/sub/b.py"]
+    assert names(source) == [
+        *["folder_link", "link", "main.py", "assets/b.txt", "middle/b.txt"],
+        *["package/a.py", "package/sub/b.py", "package/sub/b.txt", "zone/b.txt"],
+    ]
 
 
 def test_what_no_image_needs_is_left_out(source: Path) -> None:
@@ -55,11 +60,11 @@ def test_what_no_image_needs_is_left_out(source: Path) -> None:
         ("/main.py", {"main.py"}),
         ("*.py", {"main.py"}),
         ("**/*.py", {"main.py", "package/a.py", "package/sub/b.py"}),
-        ("package", {"package/a.py", "package/sub/b.py"}),
-        ("package/", {"package/a.py", "package/sub/b.py"}),
-        ("package/**", {"package/a.py", "package/sub/b.py"}),
+        ("package", {"package/a.py", "package/sub/b.py", "package/sub/b.txt"}),
+        ("package/", {"package/a.py", "package/sub/b.py", "package/sub/b.txt"}),
+        ("package/**", {"package/a.py", "package/sub/b.py", "package/sub/b.txt"}),
         ("package/**/b.py", {"package/sub/b.py"}),
-        ("**/sub", {"package/sub/b.py"}),
+        ("**/sub", {"package/sub/b.py", "package/sub/b.txt"}),
         ("package/?.py", {"package/a.py"}),
         ("*link", {"link", "folder_link"}),
         ("sub", set()),
@@ -203,7 +208,7 @@ def built_image(build: dict[str, Any]) -> str:
 
 
 def test_an_image_is_named_by_what_it_is_built_from(source: Path) -> None:
-    build = {"name": "fba/app", "dockerfile": "app", "trees": {"source": str(source), "build/uv": "uv"}, "args": {"WORKDIR": "/app"}}
+    build = {"name": "fba/app", "dockerfile": "app", "trees": {"source": str(source), "build/uv": "recipe:uv"}, "args": {"WORKDIR": "/app"}}
     name = built_image(build)
     assert name.startswith("fba/app:")
     assert built_image(build) == name
@@ -213,10 +218,13 @@ def test_an_image_is_named_by_what_it_is_built_from(source: Path) -> None:
     assert built_image(build) != name
 
 
-def test_a_bare_name_is_a_recipe_and_a_path_is_a_folder(source: Path) -> None:
-    trees = build_trees({"dockerfile": "app", "trees": {"source": str(source), "build/uv": "uv"}})
+def test_recipes_are_marked_and_everything_else_is_a_folder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    trees = build_trees({"dockerfile": "app", "trees": {"source": str(source), "near": "uv", "home": "~/app", "build/uv": "recipe:uv"}})
     assert trees == {
         "source": source,
+        "near": Path("uv"),
+        "home": Path("/home/somebody/app"),
         "build/uv": ROOT / "roles/images/files/uv",
         ".": ROOT / "roles/images/files/app",
     }

@@ -1,5 +1,18 @@
 """What the playbooks do to a stack that is there: nothing else than they should."""
 
+import re
+
+
+
+def test_check_mode_tells_what_would_change_and_changes_nothing(stack):
+    before = {name: stack.started_at(name) for name in stack.services}
+    run = stack.play("site.yml", "--check", "--diff", "-e", '{"nginx_body_limit": "7m"}')
+    assert run.returncode == 0, run.stdout
+    assert "+    client_max_body_size 7m;" in run.stdout
+    assert re.search(r"debian13 +: ok=\d+ +changed=1 ", run.stdout), run.stdout[-2000:]
+    assert not any(value in run.stdout + run.stderr for value in stack.secrets.values())
+    assert {name: stack.started_at(name) for name in stack.services} == before
+    assert stack.fetch("/run-task/", data=b"x" * (5 * 2**20 + 1))[0] == 413
 
 
 def test_a_container_that_does_not_become_healthy_fails_the_run_and_nothing_else(stack):
