@@ -63,9 +63,16 @@ test-quick: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Lint and unit t
 	$(TEST) pytest tests/unit -q
 	cd app && . ../.cache/app-venv/bin/activate && ruff check && ruff format --check && mypy && pytest -q
 
-# Each host is a bare machine with systemd. The second one pulls the images that the first one has built.
+# Each host is a bare machine with systemd. The second one pulls the images that the first one has built; from then on they mostly wait,
+# so both are verified at once. For one of them alone: molecule converge, molecule verify.
 test-hosts: $(VENV)/.test $(COLLECTION)
-	$(TEST) trap 'molecule destroy --all' EXIT; molecule test --destroy=never && molecule test -s registry --destroy=never
+	$(TEST) trap 'molecule destroy --all' EXIT && molecule destroy --all && \
+	molecule converge && molecule converge -s registry && $(MAKE) --jobs=2 --output-sync=line verify-default verify-registry
+
+verify-%: FORCE
+	$(TEST) molecule idempotence -s $* && molecule verify -s $*
+
+FORCE:
 
 .cache/app-venv/.made: app/requirements-dev.lock bin/make-venv
 	bin/make-venv .cache/app-venv app/requirements-dev.lock
@@ -79,4 +86,4 @@ lock: tools ## Write the lock files anew from what they are made of
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy passwords status logs restart stop destroy test test-quick test-hosts lock
+.PHONY: help tools deploy passwords status logs restart stop destroy test test-quick test-hosts lock FORCE

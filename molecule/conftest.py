@@ -35,7 +35,7 @@ def _wait_until(condition, timeout, what):
 def _reboot(host, power_cut=False):
     name = host.backend.get_hostname()
     started = time.monotonic()
-    for step in (("kill", "start") if power_cut else ("restart",)):
+    for step in ("kill", "start") if power_cut else ("restart",):
         subprocess.run(["docker", step, name], check=True, stdout=subprocess.DEVNULL)
     # The first calls can come before systemd listens; from then on --wait lasts until the boot is over.
     _wait_until(
@@ -65,8 +65,7 @@ class Stack:
     """One machine's stack: asked through its public door, or on the host."""
 
     services = frozenset(
-        f"fba_{name}"
-        for name in ("postgres", "redis", "rabbitmq", "server_1", "celery_worker", "celery_beat", "celery_flower", "nginx")
+        f"fba_{name}" for name in ("postgres", "redis", "rabbitmq", "server_1", "celery_worker", "celery_beat", "celery_flower", "nginx")
     )
 
     def __init__(self, host):

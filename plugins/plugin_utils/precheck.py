@@ -113,8 +113,11 @@ def check_groups(groups: dict[str, list[str]]) -> Iterator[str]:
 def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
     """Refuse values that have the right type and yet cannot work. Those that have not are not among `values`."""
     name = values.get("fba_name", "fba")
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
-        yield f"fba_name is {name!r}: allowed are 1 to 31 lower-case letters, digits and underscores, a letter first"
+    # What Docker takes for the name of an image too
+    if not re.fullmatch(r"(?=.{1,31}$)[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        yield f"fba_name is {name!r}: allowed are 1 to 31 lower-case letters and digits, single underscores between them, a letter first"
+    if values.get("fba_app_user", 1) < 1:
+        yield f"fba_app_user is {values['fba_app_user']}: allowed are 1 or more, because no container runs as root"
     timezone = values.get("fba_timezone", "UTC")
     if timezone not in zoneinfo.available_timezones():
         yield f"fba_timezone is {timezone!r}: allowed are names of the IANA database, such as UTC or Europe/Berlin"

@@ -123,11 +123,12 @@ def test_hash_sees_what_templates_inside_the_spec_become() -> None:
 
     def hash_with(value: str) -> str:
         spec = changed(command=["thing", trust_as_template("--{{ value }}")], health={"test": [trust_as_template("{{ value }}")]})
-        templar = Templar(loader=DataLoader(), variables={"spec": spec, "value": value})
-        return str(templar.template(trust_as_template("{{ spec | fba.stack.container_hash('key') }}")))
+        templar = Templar(loader=DataLoader(), variables={"spec": spec, "value": value, "tools": TOOLS})
+        plan = "{{ (spec | fba.stack.container_plan('key', {}, ['/etc/thing', '/var/log/thing'], tools)).hash }}"
+        return str(templar.template(trust_as_template(plan)))
 
     assert hash_with("one") != hash_with("two")
-    assert hash_with("one") == container_hash(changed(command=["thing", "--one"], health={"test": ["one"]}), "key")
+    assert hash_with("one") == container_hash(changed(command=["thing", "--one"], health={"test": ["one"]}), "key", {})
 
 
 # Files

@@ -3,7 +3,6 @@
 import re
 
 
-
 def test_check_mode_tells_what_would_change_and_changes_nothing(stack):
     before = {name: stack.started_at(name) for name in stack.services}
     run = stack.play("site.yml", "--check", "--diff", "-e", '{"nginx_body_limit": "7m"}')
@@ -53,7 +52,7 @@ def test_destroy_without_volumes_keeps_the_data(stack):
 
 def test_a_lost_vault_file_is_not_made_up_for(stack):
     """A new password would not open the database that is there."""
-    run = stack.play("site.yml", "-e", "secrets_file=/nonexistent/fba_secrets.yml")
+    run = stack.play("site.yml", "-e", "fba_secrets_file=/nonexistent/fba_secrets.yml")
     assert run.returncode != 0
     assert "fba_postgres_password is not known, but the volume fba_postgres was made with one" in run.stdout + run.stderr
     assert stack.healthy() == stack.services
