@@ -29,12 +29,14 @@ def test_a_container_that_does_not_become_healthy_fails_the_run_and_nothing_else
 
 def test_a_changed_variable_touches_what_it_is_about(stack):
     before = {name: stack.started_at(name) for name in stack.services}
-    run = stack.play("site.yml", "-e", '{"nginx_body_limit": "6m", "beat_log_level": "debug"}')
+    run = stack.play("site.yml", "-e", '{"nginx_body_limit": "6m", "beat_log_level": "debug", "redis_publish_port": 6380}')
     assert run.returncode == 0, run.stdout
     assert stack.healthy() == stack.services
-    # The server of the test before was healed; beat has another command; nginx has read its file again
+    # The server of the test before was healed; beat has another command; Redis a port, on loopback; nginx has read its file again
     changed = {name for name in stack.services if stack.started_at(name) != before[name]}
-    assert changed == {"fba_server_1", "fba_celery_beat"}
+    assert changed == {"fba_server_1", "fba_celery_beat", "fba_redis"}
+    listening = [line.split()[3] for line in stack.host.check_output("ss -Hltn").splitlines()]
+    assert [address for address in listening if address.endswith(":6380")] == ["127.0.0.1:6380"]
     assert stack.fetch("/run-task/", data=b"x" * (5 * 2**20 + 1))[0] == 405
 
 

@@ -1,0 +1,41 @@
+"""The operator verbs, as an operator sees them."""
+
+
+def test_status_is_one_table_of_healthy_services(stack):
+    run = stack.play("status.yml")
+    assert run.returncode == 0, run.stdout
+    rows = [line.split() for line in run.stdout.splitlines() if " debian13 " in line and " fba" in line]
+    assert {row[2] for row in rows} == stack.services
+    assert {row[3] for row in rows} == {"healthy"}
+
+
+def test_logs_of_one_service_come_with_its_name_and_no_other(stack):
+    run = stack.play("logs.yml", "-e", "logs_service=worker")
+    assert run.returncode == 0, run.stdout
+    lines = [line for line in run.stdout.splitlines() if line.startswith("debian13 ")]
+    assert {line.split()[1] for line in lines if " | " in line} == {"fba_celery_worker"}
+    assert any("fba_app.heartbeat" in line for line in lines)
+
+
+def test_restart_restarts_one_service_and_waits_until_it_is_healthy(stack):
+    before = {name: stack.started_at(name) for name in stack.services}
+    run = stack.play("restart.yml", "-e", "restart_service=flower")
+    assert run.returncode == 0, run.stdout
+    assert stack.healthy() == stack.services
+    assert {name for name in stack.services if stack.started_at(name) != before[name]} == {"fba_celery_flower"}
+
+
+def test_a_service_that_does_not_exist_is_refused_by_name(stack):
+    for playbook, variable in (("restart.yml", "restart_service"), ("logs.yml", "logs_service")):
+        run = stack.play(playbook, "-e", f"{variable}=worker_7")
+        assert run.returncode != 0
+        assert f"{variable} is 'worker_7': allowed are" in run.stdout
+
+
+def test_stop_stops_all_and_deploying_again_starts_all(stack):
+    stopped = stack.play("stop.yml")
+    assert stopped.returncode == 0, stopped.stdout
+    assert not any(container["State"]["Running"] for container in stack.containers().values())
+    started = stack.play("site.yml")
+    assert started.returncode == 0, started.stdout
+    assert stack.healthy() == stack.services
