@@ -40,31 +40,9 @@ def test_a_changed_variable_touches_what_it_is_about(stack):
     assert stack.fetch("/run-task/", data=b"x" * (5 * 2**20 + 1))[0] == 405
 
 
-def test_destroy_without_volumes_keeps_the_data(stack):
-    stack.sql("CREATE TABLE kept AS SELECT 'over destroy' AS what")
-    gone = stack.play("destroy.yml")
-    assert gone.returncode == 0, gone.stdout
-    assert stack.containers() == {}
-    assert stack.host.run("ls -d /etc/fba").rc != 0
-    back = stack.play("site.yml")
-    assert back.returncode == 0, back.stdout
-    assert stack.healthy() == stack.services
-    assert stack.sql("SELECT what FROM kept") == "over destroy"
-
-
 def test_a_lost_vault_file_is_not_made_up_for(stack):
     """A new password would not open the database that is there."""
     run = stack.play("site.yml", "-e", "fba_secrets_file=/nonexistent/fba_secrets.yml")
     assert run.returncode != 0
     assert "fba_postgres_password is not known, but the volume fba_postgres was made with one" in run.stdout + run.stderr
     assert stack.healthy() == stack.services
-
-
-def test_destroy_with_volumes_wants_the_stacks_name(stack):
-    refused = stack.play("destroy.yml", "-e", "destroy_volumes=yes")
-    assert refused.returncode != 0
-    assert "allowed are 'fba', the stack's name" in refused.stdout
-    assert stack.healthy() == stack.services
-    gone = stack.play("destroy.yml", "-e", "destroy_volumes=fba")
-    assert gone.returncode == 0, gone.stdout
-    assert stack.host.check_output("docker volume ls --quiet --filter name=^fba_") == ""

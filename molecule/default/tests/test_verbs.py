@@ -32,10 +32,26 @@ def test_a_service_that_does_not_exist_is_refused_by_name(stack):
         assert f"{variable} is 'worker_7': allowed are" in run.stdout
 
 
-def test_stop_stops_all_and_deploying_again_starts_all(stack):
+def test_stop_and_destroy_keep_the_data_and_deploying_again_finds_it(stack):
+    stack.sql("CREATE TABLE kept AS SELECT 'over destroy' AS what")
     stopped = stack.play("stop.yml")
     assert stopped.returncode == 0, stopped.stdout
     assert not any(container["State"]["Running"] for container in stack.containers().values())
-    started = stack.play("site.yml")
-    assert started.returncode == 0, started.stdout
+    gone = stack.play("destroy.yml")
+    assert gone.returncode == 0, gone.stdout
+    assert stack.containers() == {}
+    assert stack.host.run("ls -d /etc/fba").rc != 0
+    back = stack.play("site.yml")
+    assert back.returncode == 0, back.stdout
     assert stack.healthy() == stack.services
+    assert stack.sql("SELECT what FROM kept") == "over destroy"
+
+
+def test_destroy_with_volumes_wants_the_stacks_name(stack):
+    refused = stack.play("destroy.yml", "-e", "destroy_volumes=yes")
+    assert refused.returncode != 0
+    assert "allowed are 'fba', the stack's name" in refused.stdout
+    assert stack.healthy() == stack.services
+    gone = stack.play("destroy.yml", "-e", "destroy_volumes=fba")
+    assert gone.returncode == 0, gone.stdout
+    assert stack.host.check_output("docker volume ls --quiet --filter name=^fba_") == ""
