@@ -136,6 +136,22 @@ class Stack:
         """Kill a supervised program, named by the container's process id."""
         self.host.check_output(f"docker exec {container} python3 -c 'import os; os.kill({pid}, 9)'")
 
+    def kill_again_and_again(self, container, process, seconds):
+        """Kill every process with that in its command line, as soon as it is there, until the container ends."""
+        killer = f"""
+import os, pathlib, time
+end = time.monotonic() + {seconds}
+while time.monotonic() < end:
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if b"{process}" in (folder / "cmdline").read_bytes() and folder.name != str(os.getpid()):
+                os.kill(int(folder.name), 9)
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    time.sleep(0.2)
+"""
+        self.host.run(f"docker exec -i {container} python3 - <<'END'\n{killer}\nEND")
+
     def psql(self, connection, query, password=""):
         """Run a query in PostgreSQL's container over the network."""
         return self.host.run(f"docker exec -e PGPASSWORD='{password}' fba_postgres psql -qtAX -c \"{query}\" '{connection}'")
