@@ -164,7 +164,7 @@ def test_a_killed_data_service_is_back_within_seconds(stack, wait_until):
 
 def test_a_program_that_does_not_stay_up_ends_its_container(stack, wait_until):
     before = stack.started_at("fba_celery_beat")
-    stack.kill_again_and_again("fba_celery_beat", "/opt/beat/run.py", seconds=90)
+    stack.kill_again_and_again("fba_celery_beat", "beat", seconds=90)
     wait_until(lambda: stack.started_at("fba_celery_beat") != before, timeout=20, what="Docker started the container again")
     assert "beat does not stay up; ending the container" in stack.host.check_output("docker logs fba_celery_beat 2>&1")
     wait_until(lambda: stack.healthy() == stack.services, timeout=60, what="all are healthy")
