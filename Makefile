@@ -67,7 +67,7 @@ test-quick: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Lint and unit t
 # so both are verified at once. For one of them alone: molecule converge, molecule verify.
 test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) trap 'molecule destroy --all' EXIT && molecule destroy --all && \
-	molecule converge && molecule converge -s registry && $(MAKE) --jobs=2 --output-sync=line verify-default verify-registry
+	molecule converge && molecule converge -s registry && $(MAKE) --jobs=2 verify-default verify-registry
 
 verify-%: FORCE
 	$(TEST) molecule idempotence -s $* && molecule verify -s $*
