@@ -66,11 +66,17 @@ test-quick: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Lint and unit t
 # Each host is a bare machine with systemd. The second one pulls the images that the first one has built; from then on they mostly wait,
 # so both are verified at once. For one of them alone: molecule converge, molecule verify.
 test-hosts: $(VENV)/.test $(COLLECTION)
-	$(TEST) trap 'molecule destroy --all' EXIT && molecule destroy --all && \
-	molecule converge && molecule converge -s registry && $(MAKE) --jobs=2 verify-default verify-registry
+	$(TEST) trap 'molecule destroy --all' EXIT && molecule destroy --all && molecule converge && \
+	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry
 
-verify-%: FORCE
-	$(TEST) molecule idempotence -s $* && molecule verify -s $*
+idempotence-default converge-registry: FORCE
+	$(TEST) molecule $(subst -, -s ,$@)
+
+verify-default: FORCE
+	$(TEST) molecule verify
+
+verify-registry: FORCE
+	$(TEST) molecule idempotence -s registry && molecule verify -s registry
 
 FORCE:
 

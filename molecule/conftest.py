@@ -70,7 +70,8 @@ class Stack:
 
     def __init__(self, host):
         self.host = host
-        inspect = ["docker", "inspect", "--format", "{{ .NetworkSettings.Networks.fba_test.IPAddress }}", host.backend.get_hostname()]
+        self.name = host.backend.get_hostname()
+        inspect = ["docker", "inspect", "--format", "{{ .NetworkSettings.Networks.fba_test.IPAddress }}", self.name]
         address = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
         self.url = f"http://{address}:8000"
         self.inventory = os.environ["MOLECULE_INVENTORY_FILE"]
@@ -183,7 +184,8 @@ while time.monotonic() < end:
             "ANSIBLE_NOCOLOR": "true",
         }
         environment.pop("ANSIBLE_FORCE_COLOR", None)
-        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        # Ansible writes what fails on standard error: both are what an operator reads
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 def test_status_is_one_table_of_healthy_services(stack):
     run = stack.play("status.yml")
     assert run.returncode == 0, run.stdout
-    rows = [line.split() for line in run.stdout.splitlines() if " debian13 " in line and " fba" in line]
+    rows = [line.split() for line in run.stdout.splitlines() if f" {stack.name} " in line and " fba" in line]
     assert {row[2] for row in rows} == stack.services
     assert {row[3] for row in rows} == {"healthy"}
 
@@ -12,7 +12,7 @@ def test_status_is_one_table_of_healthy_services(stack):
 def test_logs_of_one_service_come_with_its_name_and_no_other(stack):
     run = stack.play("logs.yml", "-e", "logs_service=worker")
     assert run.returncode == 0, run.stdout
-    lines = [line for line in run.stdout.splitlines() if line.startswith("debian13 ")]
+    lines = [line for line in run.stdout.splitlines() if line.startswith(f"{stack.name} ")]
     assert {line.split()[1] for line in lines if " | " in line} == {"fba_celery_worker"}
     assert any("fba_app.heartbeat" in line for line in lines)
 
