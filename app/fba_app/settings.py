@@ -68,8 +68,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits_the_time_limit(self) -> Self:
-        if self.run_task_max_duration >= self.task_time_limit - 30:
-            raise ValueError(f"RUN_TASK_MAX_DURATION must be less than {self.task_time_limit - 30}, TASK_TIME_LIMIT less 30 seconds")
+        soft_limit = self.task_time_limit - 30
+        if self.run_task_max_duration >= soft_limit:
+            raise ValueError(f"RUN_TASK_MAX_DURATION must be less than {soft_limit}, TASK_TIME_LIMIT less 30 seconds")
         return self
 
     @field_validator("timezone")

@@ -267,4 +267,5 @@ def test_images_from_packages_follow_recipe_and_epoch(monkeypatch: pytest.Monkey
 
 
 def test_the_recipes_are_where_the_lookups_look() -> None:
-    assert {path.parent.name for path in tree.RECIPES.glob("*/Dockerfile")} >= {"app", "flower"}
+    assert (tree.RECIPES / "app" / "Dockerfile").is_file()
+    assert {path.parent.name for path in tree.RECIPES.glob("*/requirements.lock")} == {"flower", "supervisor", "uv"}
