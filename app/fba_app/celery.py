@@ -10,16 +10,13 @@ from typing import Any
 from urllib.parse import quote
 
 from celery import Celery
-from celery.schedules import crontab
 from kombu import Exchange, Queue
 
 from fba_app.settings import Settings, get_settings
+from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE
 
-IO_QUEUE = "io"
-"""For tasks that wait: thousands run at once in one process."""
-
-CPU_QUEUE = "cpu"
-"""For tasks that compute: one such task would stall every task that waits in the same process."""
+DEAD_LETTER_QUEUE = "dead-letter"
+"""Where the broker puts what no worker could take."""
 
 
 def _queue(name: str) -> Queue:
@@ -116,11 +113,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_time_limit": settings.task_time_limit,
         "timezone": settings.timezone,
         "enable_utc": True,
-        "beat_schedule": {
-            "heartbeat": {"task": "fba_app.heartbeat", "schedule": crontab()},
-        },
+        "beat_scheduler": "fba_app.schedules.scheduler:DatabaseScheduler",
     }
 
 
-app = Celery("fba_app", include=["fba_app.tasks"])
+app = Celery("fba_app", include=["fba_app.tasks.runner", "fba_app.maintenance"])
 app.conf.update(configuration(get_settings()))

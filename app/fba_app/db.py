@@ -1,13 +1,18 @@
-"""PostgreSQL: the engines and the tables."""
+"""PostgreSQL: the engines, the sessions, and what every table derives from."""
 
+import os
+from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
 
-from sqlalchemy import URL, DateTime, Engine, NullPool, String, create_engine, func
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from fastapi import Depends
+from sqlalchemy import URL, DateTime, Engine, MetaData, Text, Uuid, create_engine
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import Session as SyncSession
 
 from fba_app.settings import Settings, get_settings
 
@@ -15,14 +20,22 @@ from fba_app.settings import Settings, get_settings
 class Base(DeclarativeBase):
     """What every table derives from."""
 
-
-class Heartbeat(Base):
-    """When a named source was last seen alive."""
-
-    __tablename__ = "heartbeats"
-
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    beat_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    metadata = MetaData(
+        # Names that do not depend on who makes them, so that a migration can name what another one made.
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        str: Text(),
+        UUID: Uuid(),
+    }
 
 
 def url(settings: Settings) -> URL:
@@ -51,21 +64,47 @@ CONNECT_ARGS: dict[str, Any] = {
 @lru_cache
 def async_engine() -> AsyncEngine:
     """The server's engine; connects when first used."""
-    return create_async_engine(url(get_settings()), connect_args=CONNECT_ARGS, pool_pre_ping=True)
+    return create_async_engine(
+        url(get_settings()),
+        connect_args=CONNECT_ARGS,
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=10,
+        pool_timeout=5,
+    )
 
 
 @lru_cache
+def _engine(process: int) -> Engine:
+    del process
+    return create_engine(
+        url(get_settings()),
+        connect_args=CONNECT_ARGS,
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=0,
+        pool_timeout=60,
+    )
+
+
 def engine() -> Engine:
-    """The engine of tasks and migrations.
+    """The engine of tasks, beat and migrations.
 
-    Without a pool: a prefork worker must not share a connection with its children, nor a thousand greenlets one each.
+    One for each process, because the children of a prefork worker must not share their parent's connections. Its few
+    connections serve a thousand greenlets, which wait for one another here and not in PostgreSQL.
     """
-    return create_engine(url(get_settings()), connect_args=CONNECT_ARGS, poolclass=NullPool)
+    return _engine(os.getpid())
 
 
-def beat(name: str) -> None:
-    """Set the heartbeat of `name` to the database's present time."""
-    now = {"beat_at": func.now()}
-    statement = insert(Heartbeat).values(name=name, **now).on_conflict_do_update(index_elements=["name"], set_=now)
-    with engine().begin() as connection:
-        connection.execute(statement)
+def session() -> SyncSession:
+    """Open a session for a task. Used as `with db.session() as session, session.begin()`, it commits at the end."""
+    return SyncSession(engine(), expire_on_commit=False)
+
+
+async def _async_session() -> AsyncIterator[AsyncSession]:
+    async with AsyncSession(async_engine(), expire_on_commit=False) as session:
+        yield session
+
+
+Session = Annotated[AsyncSession, Depends(_async_session, scope="function")]
+"""A request's session. Whoever changes something commits it, once: `await session.commit()`."""

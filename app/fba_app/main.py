@@ -4,46 +4,65 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import FastAPI, Request, status
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
-from redis.exceptions import RedisError
 
-from fba_app import cache, db
-from fba_app.publish import BrokerUnavailableError
-from fba_app.routes import health, home, tasks
+from fba_app import cache, db, errors, metrics, openapi, web
+from fba_app.audit import routes as audit
+from fba_app.files import routes as files
+from fba_app.health import routes as health
+from fba_app.middleware import BodyLimit, SecurityHeaders
+from fba_app.schedules import routes as schedules
 from fba_app.settings import Settings, get_settings
-
-RETRY_AFTER = "5"
-"""Seconds after which a client may ask again."""
+from fba_app.tasks import routes as tasks
+from fba_app.tasks import run_task
+from fba_app.tasks.relay import relay
+from fba_app.users import routes as users
+from fba_app.web import routes as pages
 
 
 @asynccontextmanager
 async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
+    relay.start()
     yield
+    relay.stop()
     await cache.client().aclose()
     await db.async_engine().dispose()
 
 
-async def _unavailable(_: Request, error: Exception) -> JSONResponse:
-    service = "broker" if isinstance(error, BrokerUnavailableError) else "result store"
-    return JSONResponse(
-        {"detail": f"The {service} is unavailable."},
-        status_code=status.HTTP_503_SERVICE_UNAVAILABLE,
-        headers={"Retry-After": RETRY_AFTER, "Cache-Control": "no-store"},
-    )
-
-
 def create_app(settings: Settings) -> FastAPI:
     """Build the application; nothing connects before it is needed."""
-    application = FastAPI(title="fba.stack", version="1.0.0", lifespan=_lifespan)
-    application.add_exception_handler(BrokerUnavailableError, _unavailable)
-    application.add_exception_handler(RedisError, _unavailable)
-    application.include_router(home.router)
-    application.include_router(tasks.router(settings))
-    application.include_router(health.router)
+    application = FastAPI(
+        title="fba.stack",
+        version="1.0.0",
+        summary="FastAPI answers at once; Celery does the work.",
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    errors.install(application)
+    for router in (
+        tasks.router,
+        run_task.router(settings),
+        schedules.router,
+        files.router,
+        users.router,
+        audit.router,
+        health.router,
+        metrics.router,
+        pages.router,
+    ):
+        application.include_router(router)
     # nginx serves these in production; here they make the application whole without it.
-    application.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+    application.mount("/static", StaticFiles(directory=Path(web.__file__).parent.parent / "static"), name="static")
+    # The last one added comes first.
+    application.add_middleware(
+        BodyLimit, request_max_size=settings.request_max_size, upload_max_size=settings.upload_max_size
+    )
+    application.add_middleware(SecurityHeaders)
+    application.add_middleware(metrics.Middleware)
+    openapi.install(application)
     return application
 
 

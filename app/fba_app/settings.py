@@ -60,6 +60,52 @@ class Settings(BaseSettings):
     jwt_secret_key: SecretStr
     jwt_algorithm: Literal["HS256"] = "HS256"
 
+    admin_username: Name = "admin"
+    admin_password: SecretStr | None = None
+    """Of the first user, whom `python -m fba_app init` makes while there is none."""
+    access_token_lifetime: int = Field(default=900, ge=60)
+    """Seconds. A session can be ended at any time all the same."""
+    session_lifetime: int = Field(default=7 * 86400, ge=300)
+    """Seconds that a session lasts without being refreshed or used."""
+    login_attempts_per_account: int = Field(default=10, ge=1)
+    login_attempts_per_address: int = Field(default=100, ge=1)
+    login_window: int = Field(default=900, ge=1)
+    """Seconds in which so many failed attempts are allowed."""
+
+    smtp_host: Name | None = None
+    """Without it, the task `email` is refused."""
+    smtp_port: Port = 587
+    smtp_security: Literal["none", "starttls", "tls"] = "starttls"
+    smtp_ca_file: FilePath | None = None
+    """The authority that signed the mail server's certificate; by default the system's."""
+    smtp_username: Name | None = None
+    smtp_password: SecretStr | None = None
+    smtp_from: Name = "fba.stack <noreply@localhost>"
+    smtp_timeout: int = Field(default=30, ge=1)
+    """Seconds for each step of the conversation."""
+
+    storage_backend: Literal["volume", "postgres", "s3"] = "volume"
+    storage_dir: Path = Path("upload")
+    """Of the backend `volume`."""
+    storage_accel_prefix: str | None = None
+    """A location of nginx that serves `storage_dir`, such as `/_upload/`; without it, the server sends files itself."""
+    s3_bucket: Name | None = None
+    s3_prefix: str = ""
+    s3_region: Name = "us-east-1"
+    s3_endpoint: Name | None = None
+    """A URL, of storage that is not Amazon's."""
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
+
+    request_max_size: int = Field(default=5 * 2**20, ge=1024)
+    """Bytes of a request's body, but for an upload's."""
+    upload_max_size: int = Field(default=120 * 2**20, ge=1024)
+    """Bytes of an uploaded file."""
+
+    task_retention_days: int = Field(default=30, ge=1)
+    file_retention_days: int = Field(default=30, ge=1)
+    audit_retention_days: int = Field(default=365, ge=1)
+
     run_task_enabled: bool = True
     task_time_limit: int = Field(default=600, gt=30)
     """Seconds after which a task is ended; half a minute before, it is told to clean up."""

@@ -5,7 +5,8 @@ import logging
 from alembic import context
 from sqlalchemy import func, select
 
-from fba_app.db import Base, engine
+from fba_app.db import engine
+from fba_app.models import Base
 
 LOCK = 7_362_001
 """Any number, as long as every migration of this application takes the same lock."""

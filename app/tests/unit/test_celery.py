@@ -13,8 +13,10 @@ from redis import BlockingConnectionPool, SSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fba_app import db
-from fba_app.celery import CPU_QUEUE, IO_QUEUE, app, configuration
+from fba_app.celery import app, configuration
 from fba_app.settings import get_settings
+from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE, KINDS
+from fba_app.tasks.relay import celery_name
 
 
 def celery_with(**changes: Any) -> Celery:
@@ -49,9 +51,11 @@ def test_a_delayed_task_waits_in_the_broker() -> None:
 
 
 def test_a_task_is_acknowledged_only_when_it_is_done() -> None:
-    task = app.tasks["fba_app.sleep"]
-    assert task.acks_late
-    assert task.reject_on_worker_lost
+    app.loader.import_default_modules()
+    for kind in KINDS:
+        task = app.tasks[celery_name(kind)]
+        assert task.acks_late
+        assert task.reject_on_worker_lost
     assert app.conf.worker_cancel_long_running_tasks_on_connection_loss
 
 
@@ -126,11 +130,20 @@ def test_schedules_follow_the_time_zone() -> None:
     assert str(app.timezone) == "UTC"
 
 
-def test_the_heartbeat_is_due_every_minute_and_known_to_workers() -> None:
-    entry = app.conf.beat_schedule["heartbeat"]
-    assert entry["schedule"] == crontab(minute="*")
+def test_each_queue_has_a_heartbeat_every_minute_and_all_that_is_scheduled_is_known_to_workers() -> None:
     app.loader.import_default_modules()
-    assert entry["task"] in app.tasks
+    schedule = app.conf.beat_schedule
+    for queue in (IO_QUEUE, CPU_QUEUE):
+        entry = schedule[f"heartbeat-{queue}"]
+        assert (entry["schedule"], entry["options"]["queue"]) == (crontab(minute="*"), queue)
+    assert {entry["task"] for entry in schedule.values()} <= set(app.tasks)
+
+
+def test_the_limits_of_every_kind_fit_into_the_workers() -> None:
+    app.loader.import_default_modules()
+    for kind in KINDS:
+        task = app.tasks[celery_name(kind)]
+        assert task.soft_time_limit < task.time_limit <= app.conf.task_time_limit
 
 
 def test_odd_characters_survive_the_urls() -> None:

@@ -1,0 +1,217 @@
+"""The one shape of every answer that is not a success: `application/problem+json`, RFC 9457."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+from redis.exceptions import RedisError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = 5
+"""Seconds after which a client may ask again."""
+
+logger = logging.getLogger(__name__)
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong with a request."""
+
+    location: list[str | int] = Field(description="The way to the value, such as `body`, `arguments`, `to`, 0.")
+    message: str
+
+
+class Problem(BaseModel):
+    """What went wrong, for a program (`code`) and for a person (`detail`)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Not Found",
+                "status": 404,
+                "code": "not_found",
+                "detail": "There is no task 7f4c0f0e-0000-4000-8000-000000000000.",
+            }
+        }
+    )
+
+    type: str = "about:blank"
+    title: str = Field(description="The HTTP status in words.")
+    status: int = Field(ge=400, le=599)
+    code: str = Field(description="What went wrong, in a word that does not change.")
+    detail: str
+    errors: list[FieldError] | None = Field(default=None, description="Of an invalid request: every fault found.")
+
+
+class ProblemError(HTTPException):
+    """Ends a request with a problem.
+
+    It is one of Starlette's errors, because FastAPI takes any other that comes up while it reads a body for a bad body.
+    """
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "bad_request"
+
+    def __init__(
+        self, detail: str, *, errors: Sequence[FieldError] | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(self.status, detail, dict(headers or {}))
+        self.errors = errors
+
+
+class UnauthorizedError(ProblemError):
+    """Who asks is not known."""
+
+    status, code = HTTPStatus.UNAUTHORIZED, "unauthorized"
+
+    def __init__(self, detail: str = "Log in first.") -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+class ForbiddenError(ProblemError):
+    """Who asks is known, and may not."""
+
+    status, code = HTTPStatus.FORBIDDEN, "forbidden"
+
+
+class NotFoundError(ProblemError):
+    """There is no such thing, or not for who asks."""
+
+    status, code = HTTPStatus.NOT_FOUND, "not_found"
+
+
+class ConflictError(ProblemError):
+    """The thing is not in a state that allows it."""
+
+    status, code = HTTPStatus.CONFLICT, "conflict"
+
+
+class TooLargeError(ProblemError):
+    """The request has more bytes than this route takes."""
+
+    status, code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large"
+
+
+class UnsupportedTypeError(ProblemError):
+    """The content is of a type that this route does not take."""
+
+    status, code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported_type"
+
+
+class InvalidError(ProblemError):
+    """The request is well formed, and its content is wrong."""
+
+    status, code = HTTPStatus.UNPROCESSABLE_ENTITY, "invalid"
+
+    def __init__(self, detail: str, location: Sequence[str | int] = ("body",)) -> None:
+        super().__init__(detail, errors=[FieldError(location=list(location), message=detail)])
+
+
+class TooManyRequestsError(ProblemError):
+    """Later, perhaps."""
+
+    status, code = HTTPStatus.TOO_MANY_REQUESTS, "too_many_requests"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+class UnavailableError(ProblemError):
+    """A service that this rests on is away; nothing was changed."""
+
+    status, code = HTTPStatus.SERVICE_UNAVAILABLE, "unavailable"
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"The {service} is unavailable.", headers={"Retry-After": str(RETRY_AFTER)})
+
+
+def answer(
+    status: int,
+    code: str,
+    detail: str,
+    errors: Sequence[FieldError] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Build the response of a problem."""
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail, errors=errors)
+    return JSONResponse(
+        jsonable_encoder(problem, exclude_none=True),
+        status_code=status,
+        headers={**(headers or {}), "Cache-Control": "no-store"},
+        media_type=MEDIA_TYPE,
+    )
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)  # noqa: S101
+    return answer(error.status, error.code, error.detail, error.errors, error.headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    # Without the rejected values: one of them may be a password.
+    faults = [
+        FieldError(location=list(each["loc"]), message=each["msg"].removeprefix("Value error, "))
+        for each in error.errors()
+    ]
+    return answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", "The request is not valid.", faults)
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_").replace("'", "")
+    return answer(error.status_code, code, str(error.detail), headers=error.headers)
+
+
+async def _postgres_away(request: Request, error: Exception) -> Response:
+    logger.warning("PostgreSQL is unavailable: %s", error)
+    return await _problem(request, UnavailableError("database"))
+
+
+async def _redis_away(request: Request, error: Exception) -> Response:
+    logger.warning("Redis is unavailable: %s", error)
+    return await _problem(request, UnavailableError("session store"))
+
+
+async def _conflict(request: Request, error: Exception) -> Response:
+    # Two requests at once: what one rests on, such as a user, the other has removed.
+    logger.warning("PostgreSQL refused a change: %s", error)
+    return await _problem(request, ConflictError("Another request has changed what this one rests on."))
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    # Starlette logs it with its trace; the client learns nothing of that.
+    del error
+    return answer(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Something went wrong here; the log has more.")
+
+
+def install(application: FastAPI) -> None:
+    """Make the application answer every error in this shape."""
+    application.add_exception_handler(ProblemError, _problem)
+    application.add_exception_handler(RequestValidationError, _invalid)
+    application.add_exception_handler(HTTPException, _http)
+    for error in (OperationalError, InterfaceError, PoolTimeoutError):
+        application.add_exception_handler(error, _postgres_away)
+    application.add_exception_handler(IntegrityError, _conflict)
+    application.add_exception_handler(RedisError, _redis_away)
+    application.add_exception_handler(Exception, _unexpected)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe these statuses in OpenAPI as problems, for a route's `responses`."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }

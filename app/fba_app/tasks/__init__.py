@@ -1,0 +1,1 @@
+"""Tasks: what is asked for, handed to the broker, run, and kept."""

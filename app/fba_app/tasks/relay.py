@@ -1,0 +1,176 @@
+"""From the table to the broker: publishes the tasks that are due, and brings back those whose worker has gone.
+
+A task is accepted when its row is committed, so a broker that is away at that moment loses nothing. Whatever is due is
+found by looking at the table, so a server that dies after the commit loses nothing either: the next relay finds it.
+A message can be sent twice that way; the worker that comes second finds the task taken.
+"""
+
+import logging
+import threading
+import time
+from typing import NamedTuple
+
+from amqp.exceptions import AMQPError, NotFound
+from kombu import Connection
+from kombu.exceptions import KombuError
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from fba_app import db
+from fba_app.celery import DEAD_LETTER_QUEUE
+from fba_app.celery import app as celery_app
+from fba_app.tasks.models import State, Task
+from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE
+
+INTERVAL = 1.0
+"""Seconds between two looks, unless someone wakes the relay."""
+
+BATCH = 100
+
+PATIENCE = 4.0
+"""Seconds that the broker has for an answer."""
+
+SILENCE = 10.0
+"""Seconds without an answer of the broker after which it counts as away."""
+
+BROKER_ERRORS = (AMQPError, KombuError, OSError)
+
+logger = logging.getLogger(__name__)
+
+
+class Queue(NamedTuple):
+    """What the broker says of a queue."""
+
+    name: str
+    messages: int
+    consumers: int
+
+
+def celery_name(kind: str) -> str:
+    """Celery's name of the task that runs this kind."""
+    return f"fba_app.{kind}"
+
+
+def requeue_lost(session: Session) -> int:
+    """Queue the tasks again whose worker has not been heard of for a lease; return how many."""
+    lost = update(Task).where(Task.state == State.RUNNING, Task.lease_until < func.now())
+    requeued = lost.values(state=State.QUEUED, claim=None, lease_until=None, published_at=None, due_at=func.now())
+    return len(session.execute(requeued.returning(Task.id)).all())
+
+
+class Relay:
+    """One for each server process, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.queues: tuple[Queue, ...] = ()
+        """As of the last look."""
+        self._heard = 0.0
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._connection: Connection | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether the broker has answered lately."""
+        return time.monotonic() - self._heard < SILENCE
+
+    def start(self) -> None:
+        """Begin to relay."""
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after what is being published. What is left, another server's relay finds."""
+        self._ended.set()
+        self._wake.set()
+        if self._thread:
+            self._thread.join(timeout=PATIENCE)
+            self._thread = None
+
+    def wake(self) -> None:
+        """Look now."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._wake.clear()
+            try:
+                self._look()
+            except BROKER_ERRORS as error:
+                self._heard = 0.0
+                self._disconnect()
+                logger.warning("the broker is unavailable: %s", error)
+            except SQLAlchemyError as error:
+                logger.warning("PostgreSQL is unavailable: %s", error)
+            except Exception:
+                # A thread that ended would accept tasks and never publish them.
+                logger.exception("the relay failed, and goes on")
+                self._disconnect()
+            self._wake.wait(INTERVAL)
+        self._disconnect()
+
+    def _look(self) -> None:
+        # First, because it tells whether there is a broker to publish to, and makes the connection.
+        self.queues = tuple(filter(None, map(self._queue, (IO_QUEUE, CPU_QUEUE, DEAD_LETTER_QUEUE))))
+        self._heard = time.monotonic()
+        with db.session() as session, session.begin():
+            if lost := requeue_lost(session):
+                logger.warning("%s tasks have lost their worker and are queued again", lost)
+        while self._publish_batch() == BATCH and not self._ended.is_set():
+            pass
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            connection = celery_app.connection_for_write(
+                connect_timeout=PATIENCE, transport_options={"read_timeout": PATIENCE, "write_timeout": PATIENCE}
+            )
+            connection.ensure_connection(max_retries=1, interval_start=0)
+            self._connection = connection
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.release()
+            self._connection = None
+
+    def _queue(self, name: str) -> Queue | None:
+        connection = self._connected()
+        channel = connection.channel()
+        try:
+            return Queue(*channel.queue_declare(name, passive=True))
+        except NotFound:
+            return None
+        finally:
+            if channel.is_open:
+                channel.close()
+
+    def _publish_batch(self) -> int:
+        """Publish some of what is due, and mark it; return how many."""
+        due = select(Task.id, Task.kind, Task.queue).where(
+            Task.published_at.is_(None), Task.state.in_([State.QUEUED, State.RETRYING]), Task.due_at <= func.now()
+        )
+        with db.session() as session, session.begin():
+            # Another server's relay takes others.
+            rows = session.execute(due.order_by(Task.due_at).limit(BATCH).with_for_update(skip_locked=True)).all()
+            if not rows:
+                return 0
+            producer = celery_app.amqp.Producer(self._connected())
+            for task_id, kind, queue in rows:
+                celery_app.send_task(
+                    celery_name(kind),
+                    task_id=str(task_id),
+                    queue=queue,
+                    producer=producer,
+                    ignore_result=True,
+                    retry=False,
+                    confirm_timeout=PATIENCE,
+                )
+                self._heard = time.monotonic()
+            session.execute(update(Task).where(Task.id.in_([row.id for row in rows])).values(published_at=func.now()))
+            return len(rows)
+
+
+relay = Relay()

@@ -1,0 +1,90 @@
+"""`/run-task/` and `/task-status/`: two requests without a password, for trying whether the stack works."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Response
+from sqlalchemy import select
+
+from fba_app import db, errors
+from fba_app.errors import UnavailableError
+from fba_app.settings import Settings
+from fba_app.tasks import service
+from fba_app.tasks.models import State, Task
+from fba_app.tasks.registry import KINDS
+from fba_app.tasks.relay import relay
+from fba_app.types import Model
+
+CELERY_STATES = {
+    State.QUEUED: "PENDING",
+    State.RUNNING: "STARTED",
+    State.WAITING: "STARTED",
+    State.RETRYING: "RETRY",
+    State.SUCCEEDED: "SUCCESS",
+    State.FAILED: "FAILURE",
+    State.CANCELLED: "REVOKED",
+}
+"""As Celery calls them."""
+
+
+class Submitted(Model):
+    """The task is accepted."""
+
+    task_id: UUID
+    status: str = "Task submitted"
+
+
+class TaskStatus(Model):
+    """Celery's state of a task, and what it gave if it succeeded."""
+
+    status: str
+    result: Any = None
+
+
+def router(settings: Settings) -> APIRouter:
+    """The routes that these settings allow."""
+    routes = APIRouter(tags=["try it"])
+
+    @routes.get(
+        "/task-status/{task_id}",
+        summary="Ask how it fares",
+        response_model_exclude_unset=True,
+        responses=errors.responses(422, 503),
+    )
+    async def task_status(
+        session: db.Session, response: Response, task_id: Annotated[str, Path(max_length=255)]
+    ) -> TaskStatus:
+        """Report the state of a task of `/run-task/`. An unknown one is PENDING, as with Celery."""
+        response.headers["Cache-Control"] = "no-store"
+        try:
+            known = Task.id == UUID(task_id)
+        except ValueError:
+            return TaskStatus(status="PENDING")
+        # The tasks of users are not for everybody.
+        query = select(Task).where(known, Task.submitted_by.is_(None), Task.kind == "sleep")
+        task = (await session.scalars(query)).one_or_none()
+        if task is None:
+            return TaskStatus(status="PENDING")
+        status = CELERY_STATES[State(task.state)]
+        return TaskStatus(status=status, result=task.result["message"]) if task.result else TaskStatus(status=status)
+
+    if settings.run_task_enabled:
+        longest = settings.run_task_max_duration
+
+        @routes.get("/run-task/", summary="Run a task that waits", responses=errors.responses(422, 503))
+        async def run_task(
+            session: db.Session,
+            response: Response,
+            duration: Annotated[int, Query(ge=0, le=longest, description="Seconds.")] = min(5, longest),
+        ) -> Submitted:
+            """Submit a task that waits for so many seconds."""
+            # A GET with an effect: an answer from a cache would name a task that ran before.
+            response.headers["Cache-Control"] = "no-store"
+            if not relay.available:
+                raise UnavailableError("broker")
+            task, _ = await service.add(session, KINDS["sleep"], {"duration": duration})
+            await session.commit()
+            relay.wake()
+            return Submitted(task_id=task.id)
+
+    return routes

@@ -1,0 +1,1 @@
+"""Tests against PostgreSQL, Redis and RabbitMQ."""

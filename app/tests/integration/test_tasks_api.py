@@ -1,0 +1,261 @@
+"""Accepting tasks, cancelling them, and their way to the broker."""
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import pytest
+from kombu import Connection
+from kombu.exceptions import OperationalError
+from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from fba_app import db
+from fba_app.celery import app as celery_app
+from fba_app.errors import ConflictError, ForbiddenError, NotFoundError, UnavailableError
+from fba_app.settings import get_settings
+from fba_app.tasks import service
+from fba_app.tasks.models import State, Task
+from fba_app.tasks.registry import KINDS
+from fba_app.tasks.relay import Relay
+from fba_app.tasks.requests import AnyTaskRequest
+from fba_app.users.access import Permission, Principal
+from fba_app.users.models import User
+
+Value = TypeVar("Value")
+
+
+def request(duration: int = 1) -> AnyTaskRequest:
+    return AnyTaskRequest(kind="sleep", arguments=KINDS["sleep"].arguments.model_validate({"duration": duration}))
+
+
+@pytest.fixture
+def user() -> Principal:
+    """A user who may submit, and no more."""
+    user = User(id=uuid4(), username=f"user-{secrets.token_hex(4)}", password_hash="none")
+    with db.session() as session, session.begin():
+        session.add(user)
+    return Principal(user.id, user.username, frozenset({Permission.TASKS_SUBMIT}), "session", "127.0.0.1")
+
+
+@pytest.fixture(autouse=True)
+def _broker_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Relay, "available", True)
+
+
+def ask(call: Callable[[AsyncSession], Awaitable[Value]]) -> Value:
+    """Run a call as a request would, with a session of its own."""
+
+    async def run() -> Value:
+        engine = create_async_engine(db.url(get_settings()), poolclass=NullPool)
+        async with AsyncSession(engine, expire_on_commit=False) as session:
+            return await call(session)
+
+    return asyncio.run(run())
+
+
+def rows() -> int:
+    with db.session() as session:
+        return session.scalars(select(func.count()).select_from(Task)).one()
+
+
+def change(task_id: UUID, **values: Any) -> None:
+    with db.session() as session, session.begin():
+        session.execute(update(Task).where(Task.id == task_id).values(**values))
+
+
+def test_the_same_key_gives_the_same_task(user: Principal) -> None:
+    first, new = ask(lambda session: service.submit(session, user, request(), "key"))
+    assert new
+    again, new = ask(lambda session: service.submit(session, user, request(), "key"))
+    assert (again.id, new) == (first.id, False)
+    other, new = ask(lambda session: service.submit(session, user, request()))
+    assert new
+    assert other.id != first.id
+
+
+def test_the_same_key_at_the_same_time_gives_one_task(user: Principal) -> None:
+    async def both() -> list[tuple[Task, bool]]:
+        engine = create_async_engine(db.url(get_settings()))
+
+        async def one() -> tuple[Task, bool]:
+            async with AsyncSession(engine, expire_on_commit=False) as session:
+                return await service.submit(session, user, request(), "together")
+
+        answers = await asyncio.gather(*(one() for _ in range(8)))
+        await engine.dispose()
+        return answers
+
+    answers = asyncio.run(both())
+    assert len({task.id for task, _ in answers}) == 1
+    assert [new for _, new in answers].count(True) == 1
+
+
+def test_a_key_is_not_for_two_different_tasks_but_two_users_may_have_the_same(user: Principal) -> None:
+    ask(lambda session: service.submit(session, user, request(1), "mine"))
+    with pytest.raises(ConflictError):
+        ask(lambda session: service.submit(session, user, request(2), "mine"))
+    nobody = Principal(uuid4(), "other", user.permissions, "session", "127.0.0.1")
+    with db.session() as session, session.begin():
+        session.add(User(id=nobody.id, username=f"other-{secrets.token_hex(4)}", password_hash="none"))
+    assert ask(lambda session: service.submit(session, nobody, request(2), "mine"))[1]
+
+
+def test_nothing_is_written_while_the_broker_is_known_to_be_away(
+    user: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Relay, "available", False)
+    before = rows()
+    with pytest.raises(UnavailableError):
+        ask(lambda session: service.submit(session, user, request()))
+    assert rows() == before
+
+
+def test_a_task_is_seen_by_its_user_and_by_who_may_see_all(user: Principal) -> None:
+    task, _ = ask(lambda session: service.submit(session, user, request()))
+    stranger = Principal(uuid4(), "stranger", user.permissions, "session", "127.0.0.1")
+    with pytest.raises(NotFoundError):
+        ask(lambda session: service.get(session, stranger, task.id))
+    with pytest.raises(ForbiddenError):
+        service.visible(stranger, everyone=True)
+    manager = Principal(uuid4(), "manager", user.permissions | {Permission.TASKS_MANAGE}, "session", "127.0.0.1")
+    assert ask(lambda session: service.get(session, manager, task.id)).id == task.id
+
+
+def cancel(user: Principal, task_id: UUID) -> Task:
+    async def call(session: AsyncSession) -> Task:
+        task = await service.get(session, user, task_id)
+        await service.cancel(session, task)
+        return task
+
+    return ask(call)
+
+
+def test_what_waits_is_cancelled_at_once_and_what_runs_is_told(user: Principal) -> None:
+    task, _ = ask(lambda session: service.submit(session, user, request()))
+    cancelled = cancel(user, task.id)
+    assert cancelled.state == State.CANCELLED
+    assert cancelled.finished_at is not None
+    with pytest.raises(ConflictError):
+        cancel(user, task.id)
+    running, _ = ask(lambda session: service.submit(session, user, request()))
+    change(running.id, state=State.RUNNING)
+    told = cancel(user, running.id)
+    assert (told.state, told.cancel_requested) == (State.RUNNING, True)
+
+
+def test_the_parts_are_cancelled_with_the_whole(user: Principal) -> None:
+    task, _ = ask(lambda session: service.submit(session, user, request()))
+    change(task.id, state=State.WAITING, parts=2, parts_left=2)
+    states = (State.QUEUED, State.RUNNING, State.SUCCEEDED)
+    with db.session() as session, session.begin():
+        session.add_all(
+            Task(kind="sleep", queue="io", arguments={}, parent_id=task.id, part=number, state=state)
+            for number, state in enumerate(states)
+        )
+    assert cancel(user, task.id).state == State.CANCELLED
+    with db.session() as session:
+        parts = session.scalars(select(Task).where(Task.parent_id == task.id).order_by(Task.part)).all()
+    assert [(part.state, part.cancel_requested) for part in parts] == [
+        (State.CANCELLED, True),
+        (State.RUNNING, True),
+        (State.SUCCEEDED, False),
+    ]
+
+
+@pytest.fixture
+def queue() -> Iterator[str]:
+    """A queue of its own, so that no worker takes what the test looks for."""
+    name = f"test-{secrets.token_hex(4)}"
+    yield name
+    with celery_app.connection_for_write() as connection:
+        connection.default_channel.queue_delete(name)
+
+
+def messages(connection: Connection, queue: str) -> list[str]:
+    """Take all task ids out of a queue."""
+    found = []
+    while message := connection.default_channel.basic_get(queue, no_ack=True):
+        found.append(message.headers["id"])
+    return found
+
+
+@pytest.fixture
+def own_relay() -> Iterator[Relay]:
+    """A relay that looks when told."""
+    relay = Relay()
+    yield relay
+    relay._disconnect()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_else_is_due() -> None:
+    with db.session() as session, session.begin():
+        session.execute(update(Task).values(published_at=func.now()))
+
+
+def due(queue: str, **values: Any) -> str:
+    task = Task(**({"id": uuid4(), "kind": "sleep", "queue": queue, "arguments": {"duration": 0}} | values))
+    with db.session() as session, session.begin():
+        session.add(task)
+    return str(task.id)
+
+
+def test_what_is_due_is_published_once(queue: str, own_relay: Relay) -> None:
+    wanted = {due(queue) for _ in range(3)} | {due(queue, state=State.RETRYING)}
+    due(queue, due_at=func.now() + text("interval '1 minute'"))
+    due(queue, state=State.CANCELLED)
+    own_relay._look()
+    own_relay._look()
+    with celery_app.connection_for_write() as connection:
+        found = messages(connection, queue)
+    assert len(found) == 4
+    assert set(found) == wanted
+
+
+def test_two_relays_share_what_is_due(queue: str) -> None:
+    wanted = {due(queue) for _ in range(250)}
+    relays = [Relay(), Relay()]
+
+    async def both() -> None:
+        await asyncio.gather(*(asyncio.to_thread(each._look) for each in relays))
+
+    asyncio.run(both())
+    for each in relays:
+        each._disconnect()
+    with celery_app.connection_for_write() as connection:
+        found = messages(connection, queue)
+    assert len(found) == 250
+    assert set(found) == wanted
+
+
+def test_a_task_waits_for_a_broker_that_is_away(queue: str, own_relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = due(queue)
+    with monkeypatch.context() as away:
+        away.setattr(celery_app.conf, "broker_write_url", "amqp://nobody@127.0.0.1:1//")
+        with pytest.raises(OperationalError, match="refused"):
+            own_relay._look()
+    own_relay._look()
+    with celery_app.connection_for_write() as connection:
+        assert messages(connection, queue) == [wanted]
+
+
+def test_the_relay_goes_on_after_any_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+    errors = iter([OSError("the broker"), RuntimeError("a bug")])
+
+    def look(_: Relay) -> None:
+        if error := next(errors, None):
+            raise error
+        looked.set()
+
+    monkeypatch.setattr(Relay, "_look", look)
+    monkeypatch.setattr("fba_app.tasks.relay.INTERVAL", 0.01)
+    own = Relay()
+    own.start()
+    assert looked.wait(10)
+    own.stop()
