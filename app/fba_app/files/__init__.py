@@ -1,0 +1,1 @@
+"""Files: their records, their bytes, and who may have them."""
