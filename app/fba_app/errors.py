@@ -9,11 +9,13 @@ from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
 from redis.exceptions import RedisError
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 5
@@ -166,10 +168,20 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return answer(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", "The request is not valid.", faults)
 
 
-async def _http(_: Request, error: Exception) -> Response:
+def _allowed(request: Request) -> str:
+    """The methods that the path has; Starlette names those of the first route alone."""
+    routes = [context.original_route for context in iter_route_contexts(request.app.routes)]
+    here = [r for r in routes if isinstance(r, Route) and r.path_regex.match(request.scope["path"])]
+    return ", ".join(sorted({method for route in here for method in route.methods or ()}))
+
+
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_").replace("'", "")
-    return answer(error.status_code, code, str(error.detail), headers=error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": _allowed(request)}
+    return answer(error.status_code, code, str(error.detail), headers=headers)
 
 
 async def _postgres_away(request: Request, error: Exception) -> Response:

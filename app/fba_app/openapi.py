@@ -33,12 +33,15 @@ def _document(application: FastAPI) -> dict[str, Any]:
     schemas.update(problem["$defs"])
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    invalid = responses(422)[422]
     for path in document["paths"].values():
         for method in METHODS:
-            described = path.get(method, {}).get("responses", {})
+            operation = path.get(method, {})
+            described = operation.get("responses", {})
             if "422" in described:
-                described["422"] = invalid
+                described["422"] = responses(422)[422]
+            if "requestBody" in operation:
+                # Of any body: it cannot be read, or is too long.
+                described |= {str(status): text for status, text in responses(400, 413).items()}
     return document
 
 

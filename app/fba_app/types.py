@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 
 def _storable(value: str) -> str:
@@ -22,6 +22,16 @@ Text = Annotated[str, Storable]
 
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255), Storable]
 """A name or a subject."""
+
+def _written_out(value: object) -> object:
+    """Refuse a number of seconds, which pydantic would take for a moment, and the document does not allow."""
+    if isinstance(value, str) and "T" not in value.upper():
+        raise ValueError("must be a date and time with an offset, such as 2026-11-20T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+"""A date and time with its offset."""
 
 BigInt = Annotated[int, Field(ge=0, le=2**63 - 1)]
 

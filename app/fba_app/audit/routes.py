@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from sqlalchemy import select
 
 from fba_app import errors
 from fba_app.audit.models import AuditEntry
 from fba_app.db import Session
 from fba_app.paging import Cursor, Limit, page
-from fba_app.types import Model, Page, ShortText
+from fba_app.types import Model, Moment, Page, ShortText
 from fba_app.users.access import Permission, Principal, require
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
@@ -52,8 +52,8 @@ async def list_entries(
     session: Session,
     action: Annotated[ShortText | None, Query(description="Such as `login.failed`.", examples=["login"])] = None,
     username: Annotated[ShortText | None, Query(description="In lower case.", examples=["ada"])] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Not before.", examples=["2026-11-20T12:00:00Z"])] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Before.", examples=["2026-11-21T12:00:00Z"])] = None,
+    since: Annotated[Moment | None, Query(description="Not before.", examples=["2026-11-20T12:00:00Z"])] = None,
+    until: Annotated[Moment | None, Query(description="Before.", examples=["2026-11-21T12:00:00Z"])] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[AuditView]:

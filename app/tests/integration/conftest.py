@@ -5,9 +5,22 @@ Run by `make test-app` in the network of a running stack, or by hand with `FBA_E
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values, set_key
+
+# Of the deployment's settings, only the way to its services: what else is set there, no test may depend on.
+CONNECTIONS = ("DB_", "REDIS_", "RABBITMQ_", "TLS_", "JWT_")
+directory = tempfile.TemporaryDirectory()
+settings = Path(directory.name) / "env"
+settings.touch(mode=0o600)
+for name, value in dotenv_values(os.environ["FBA_ENV_FILE"]).items():
+    if value and name.startswith(CONNECTIONS):
+        set_key(settings, name, value)
+os.environ["FBA_ENV_FILE"] = str(settings)
 
 SCHEMA = f"test_{secrets.token_hex(4)}"
 # The driver reads it at each connection: so all that the application makes and finds is in the schema.

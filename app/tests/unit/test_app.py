@@ -41,6 +41,12 @@ def test_an_error_has_one_shape(client: TestClient, method: str, path: str, stat
     problem(client.request(method, path), status)
 
 
+def test_a_method_that_a_path_does_not_have_is_told_which_it_has(client: TestClient) -> None:
+    response = client.put("/api/v1/tasks")
+    problem(response, 405)
+    assert response.headers["Allow"] == "GET, POST"
+
+
 def test_a_service_that_is_away_is_503_and_says_when_to_come_back(client: TestClient) -> None:
     for path in ("/run-task/", "/task-status/0b0f9a2e-6f0e-4a55-9f5c-3d1f6f0a7c11"):
         response = client.get(path)
