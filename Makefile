@@ -33,6 +33,9 @@ $(COLLECTION):
 deploy: tools ## Take the hosts of INVENTORY to a running stack
 	$(PLAY) playbooks/site.yml $(ARGS)
 
+dev: tools ## The same with the source mounted: a saved Python file starts what runs it anew; deploy goes back
+	$(PLAY) playbooks/site.yml -e '{"fba_app_mount_source": true}' $(ARGS)
+
 passwords: tools ## Show the generated passwords
 	@. $(VENV)/bin/activate && ansible-vault view $(INVENTORY)/group_vars/all/fba_secrets.yml
 
@@ -61,11 +64,15 @@ test-quick: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Lint and unit t
 	$(TEST) mypy
 	$(TEST) bin/make-variables --check
 	$(TEST) pytest tests/unit -q
-	cd app && . ../.cache/app-venv/bin/activate && ruff check && ruff format --check && mypy && pytest -q
+	cd app && . ../.cache/app-venv/bin/activate && ruff check && ruff format --check && mypy && pytest -q tests/unit
+
+test-app: tools ## The application's tests against the running stack's data services; tests="-k storage" for some
+	$(PLAY) tests/app/run.yml -e '{"app_tests": "$(tests)"}' $(ARGS)
 
 # Each host is a bare machine with systemd. The second one pulls the images that the first one has built; from then on they mostly wait,
 # so both are verified at once. For one of them alone: molecule converge, molecule verify.
 test-hosts: $(VENV)/.test $(COLLECTION)
+	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
 	$(TEST) trap 'molecule destroy --all' EXIT && molecule destroy --all && molecule converge && \
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry
 
@@ -92,4 +99,4 @@ lock: tools ## Write the lock files anew from what they are made of
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy passwords status logs restart stop destroy test test-quick test-hosts lock FORCE
+.PHONY: help tools deploy dev passwords status logs restart stop destroy test test-quick test-app test-hosts lock FORCE

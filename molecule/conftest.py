@@ -10,10 +10,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from email import message_from_bytes, policy
 from pathlib import Path
 
 import pytest
 import yaml
+from aiosmtpd.controller import Controller
 
 if "MOLECULE_SCENARIO_NAME" not in os.environ:
     # Outside molecule there are no hosts, and testinfra would take this machine for one.
@@ -201,6 +203,25 @@ while time.monotonic() < end:
         environment.pop("ANSIBLE_FORCE_COLOR", None)
         # Ansible writes what fails on standard error: both are what an operator reads
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False)
+
+
+@pytest.fixture
+def mailbox(stack):
+    """A mail server where the stack's settings say there is one, and what it was given: pairs of recipients and message."""
+    command = ["ansible-inventory", "-i", stack.inventory, "--host", stack.name]
+    variables = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    received = []
+
+    class Handler:
+        async def handle_DATA(self, server, session, envelope):
+            received.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=policy.default)))
+            return "250 Message accepted"
+
+    settings = variables["fba_app_env"]
+    controller = Controller(Handler(), hostname=settings["SMTP_HOST"], port=settings["SMTP_PORT"])
+    controller.start()
+    yield received
+    controller.stop()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fba_app.errors import TooLargeError, answer
 
-UPLOAD_PATHS = ("/api/v1/files",)
+UPLOAD_PATHS = ("/api/v1/files", "/files")
 """Where a request may be as long as an upload; the route itself counts what it keeps."""
 
 MULTIPART_OVERHEAD = 2**20

@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
         state = self._execute_module("fba.stack.host_state", {"stack": name, "volumes": [f"{name}_postgres"]}, task_vars=task_vars)
         if state.get("failed"):
             return state
-        problems += check(values, services, given["ansible_facts"], state, given["groups"])
+        problems += check(values, services, given["ansible_facts"], state, given["groups"], self._connection.transport)
         if problems:
             result["failed"] = True
             result["problems"] = problems

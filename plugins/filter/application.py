@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from ansible_collections.fba.stack.plugins.plugin_utils.tree import ignore_patterns
 
 
 def renamed(settings: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -16,6 +19,36 @@ def renamed(settings: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 def directory_volumes(directories: list[str], stack: str) -> dict[str, str]:
     """Return volume name to path for folders of the application that must outlive a container."""
     return {f"{stack}_app{path.rstrip('/').replace('/', '_')}": path for path in directories}
+
+
+def internal_upload_path(routes: list[dict[str, Any]]) -> str | None:
+    """Return the path that nginx sends uploads from when the application says so, or None where no route is for that."""
+    return next((route["path"] for route in routes if route["to"] == "upload" and route.get("internal")), None)
+
+
+def source_binds(source: str, workdir: str, kept: list[str]) -> dict[str, str]:
+    """Return host path to container path of what must be mounted to see a source in `workdir` as it is on the host.
+
+    `kept` are the paths of the container that other mounts need. Docker could not make their places in a folder that is mounted read-only,
+    so one that holds any of them is mounted entry by entry. What an image is made without (.dockerignore) is left out.
+    """
+    root = Path(source).expanduser().resolve()
+    ignored = ignore_patterns(root)
+    binds: dict[str, str] = {}
+
+    def mount(relative: PurePosixPath) -> None:
+        target = PurePosixPath(workdir) / relative
+        inside = [path for path in map(PurePosixPath, kept) if path.is_relative_to(target)]
+        if target in inside or any(pattern.fullmatch(str(relative)) for pattern in ignored):
+            return
+        if not inside:
+            binds[str(root / relative)] = str(target)
+        elif (root / relative).is_dir():
+            for entry in sorted((root / relative).iterdir()):
+                mount(relative / entry.name)
+
+    mount(PurePosixPath())
+    return binds
 
 
 def shell_lines(commands: list[list[str]]) -> str:
@@ -68,9 +101,11 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "directory_volumes": directory_volumes,
+            "internal_upload_path": internal_upload_path,
             "renamed": renamed,
             "server_replicas": server_replicas,
             "shell_lines": shell_lines,
+            "source_binds": source_binds,
             "worker_names": worker_names,
             "worker_programs": worker_programs,
         }

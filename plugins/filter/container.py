@@ -35,6 +35,7 @@ def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
         "files": [],
         "programs": [],
         "volumes": {},
+        "binds": {},
         "tmpfs": {},
         "logs": False,
         "address": None,
@@ -76,6 +77,9 @@ def _host_path(root: str, entry: dict[str, Any]) -> str:
 def _supervisor_command(program: dict[str, Any]) -> str:
     """Return a program's command line as supervisord reads it: words quoted for its shlex, percent signs doubled."""
     command = [str(word) for word in program["command"]]
+    if program.get("watch"):
+        watches = [f"--watch={path}" for path in program["watch"]]
+        command = ["/opt/supervisor/bin/python", f"{TOOLS}/watch.py", *watches, f"--stop-wait={program['stop_wait']}", "--", *command]
     if program.get("wait_for"):
         waits = [f"--wait={address}" for address in program["wait_for"]]
         command = ["python3", f"{TOOLS}/launch.py", *waits, f"--timeout={program.get('wait_timeout', 300)}", "--", *command]
@@ -208,6 +212,8 @@ def container_options(spec: dict[str, Any], root: str, log_root: str) -> dict[st
     for volume, target in sorted(full["volumes"].items()):
         path, _colon, mode = target.partition(":")
         mounts.append({"type": "volume", "source": volume, "target": path, "read_only": mode == "ro"})
+    for host, target in sorted(full["binds"].items()):
+        mounts.append({"type": "bind", "source": host, "target": target, "read_only": True})
     if full["logs"]:
         mounts.append({"type": "bind", "source": log_root, "target": "/var/log/fba", "read_only": False})
     tmpfs = {"/tmp": "64m", **full["tmpfs"]}

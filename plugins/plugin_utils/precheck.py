@@ -31,6 +31,7 @@ SECRETS = {
     "fba_rabbitmq_password": 12,
     "fba_flower_password": 12,
     "fba_app_secret_key": 32,
+    "fba_app_admin_password": 12,
     "fba_spec_key": 32,
 }
 # What Debian 13 packages
@@ -148,14 +149,28 @@ def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
         if values.get(name, 1) < 1:
             yield f"{name} is {values[name]}: allowed are 1 or more"
     if "nginx" in services:
-        paths = [route["path"] for route in values.get("fba_app_routes", [])]
-        for path in sorted(set(paths)):
-            if paths.count(path) > 1:
-                yield f"fba_app_routes has the path {path!r} {paths.count(path)} times: paths must differ"
-            if not re.fullmatch(r"/[A-Za-z0-9._~/%-]*", path):
-                yield f"fba_app_routes has the path {path!r}: a path begins with / and has no spaces or quotes"
+        yield from _check_routes(values.get("fba_app_routes", []))
         if values.get("nginx_https_port") and not (values.get("nginx_certificate") and values.get("nginx_certificate_key")):
             yield f"nginx_https_port is {values['nginx_https_port']}: it needs nginx_certificate and nginx_certificate_key, which are empty"
+
+
+def _check_routes(routes: list[dict[str, Any]]) -> Iterator[str]:
+    """Refuse routes that nginx would not take, or would take for something else."""
+    paths = [route["path"] for route in routes]
+    for path in sorted(set(paths)):
+        if paths.count(path) > 1:
+            yield f"fba_app_routes has the path {path!r} {paths.count(path)} times: paths must differ"
+        if not re.fullmatch(r"/[A-Za-z0-9._~/%-]*", path):
+            yield f"fba_app_routes has the path {path!r}: a path begins with / and has no spaces or quotes"
+    for route in routes:
+        path, to = route["path"], route["to"]
+        # Else `/media../` would be the folder above
+        if to in ("static", "upload") and not path.endswith("/"):
+            yield f"fba_app_routes has the path {path!r} to {to}: the path of a folder ends with /"
+        if route.get("internal") and to != "upload":
+            yield f"fba_app_routes has the path {path!r} to {to} with internal: only a path to upload can be internal"
+        if not route.get("buffering", True) and to not in ("server", "flower"):
+            yield f"fba_app_routes has the path {path!r} to {to} without buffering: that is for paths to server and flower"
 
 
 def _check_subnet(subnet: str, replicas: int) -> Iterator[str]:
@@ -172,6 +187,15 @@ def _check_subnet(subnet: str, replicas: int) -> Iterator[str]:
         yield f"fba_subnet is {subnet}: it must have room for 64 addresses, so its prefix is /26 or shorter"
     elif replicas > room:
         yield f"fba_server_replicas is {replicas}: allowed are 1 to {room}, which fba_subnet, {subnet}, has addresses for"
+
+
+def check_source(values: dict[str, Any], connection: str) -> Iterator[str]:
+    """Refuse to mount a source that the host does not have."""
+    if values.get("fba_app_mount_source") and connection != "local":
+        yield (
+            f"fba_app_mount_source is True: the source is on the controller, and this host is reached by {connection};"
+            " it is for a host whose ansible_connection is local"
+        )
 
 
 def check_timeouts(values: dict[str, Any], services: list[str]) -> Iterator[str]:
@@ -251,17 +275,23 @@ def check_volumes(values: dict[str, Any], services: list[str], state: dict[str, 
 
 
 def check(
-    values: dict[str, Any], services: list[str], facts: dict[str, Any], state: dict[str, Any], groups: dict[str, list[str]]
+    values: dict[str, Any],
+    services: list[str],
+    facts: dict[str, Any],
+    state: dict[str, Any],
+    groups: dict[str, list[str]],
+    connection: str,
 ) -> list[str]:
     """Return every reason for which this host cannot be deployed to.
 
     `values` are the effective variables that have the right type, `services` the groups that the host is in, `facts` ansible's, `state`
-    what the module fba.stack.host_state has returned, `groups` the inventory's.
+    what the module fba.stack.host_state has returned, `groups` the inventory's, `connection` how ansible reaches the host.
     """
     return [
         *check_distribution(facts),
         *check_groups(groups),
         *check_values(values, services),
+        *check_source(values, connection),
         *check_timeouts(values, services),
         *check_ports(values, services, state["listening"]),
         *check_resources(values, services, state),

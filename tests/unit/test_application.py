@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from ansible_collections.fba.stack.plugins.filter.application import (
     directory_volumes,
+    internal_upload_path,
     renamed,
     server_replicas,
     shell_lines,
+    source_binds,
     worker_names,
     worker_programs,
 )
@@ -19,6 +22,60 @@ from ansible_collections.fba.stack.plugins.filter.application import (
 def test_settings_get_the_applications_names_and_others_are_left_out() -> None:
     settings = {"db_host": "fba_postgres", "db_port": 5432, "redis_host": "fba_redis"}
     assert renamed(settings, {"db_host": "PGHOST", "db_port": "", "unknown": "X"}) == {"PGHOST": "fba_postgres"}
+
+
+def test_uploads_are_sent_from_the_first_internal_path() -> None:
+    routes = [
+        {"path": "/", "to": "server"},
+        {"path": "/media/", "to": "upload"},
+        {"path": "/open/", "to": "upload", "internal": False},
+        {"path": "/_one/", "to": "upload", "internal": True},
+        {"path": "/_two/", "to": "upload", "internal": True},
+    ]
+    assert internal_upload_path(routes) == "/_one/"
+    assert internal_upload_path(routes[:3]) is None
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """The source of an application."""
+    root = tmp_path / "source"
+    for name in ("shop/static/upload/a.png", "shop/static/logo.svg", "shop/main.py", "tests/test_shop.py", "upload/b.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    for name in ("alembic.ini", ".env"):
+        (root / name).touch()
+    (root / ".dockerignore").write_text(".dockerignore\ntests\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("kept", "mounted"),
+    [
+        # As by default: settings and uploads at the top, and they stay what they are
+        (["/app/.env", "/app/upload"], {"alembic.ini": "/app/alembic.ini", "shop": "/app/shop"}),
+        # Nothing of the image is needed: one mount, and files that come later are seen too
+        (["/run/settings/.env", "/srv/upload", "/application/x"], {".": "/app"}),
+        # A folder further down; what the source does not have is no entry of it
+        (
+            ["/app/.env", "/app/shop/static/upload/", "/app/shop/log"],
+            {
+                "alembic.ini": "/app/alembic.ini",
+                "shop/main.py": "/app/shop/main.py",
+                "shop/static/logo.svg": "/app/shop/static/logo.svg",
+                "upload": "/app/upload",
+            },
+        ),
+    ],
+)
+def test_a_source_is_mounted_around_what_has_mounts_of_its_own(source: Path, kept: list[str], mounted: dict[str, str]) -> None:
+    assert source_binds(str(source), "/app", kept) == {str(source / name): target for name, target in mounted.items()}
+
+
+def test_a_source_is_mounted_by_its_real_path(source: Path) -> None:
+    """Docker resolves neither dots nor links."""
+    (source / "link").symlink_to(source)
+    assert source_binds(f"{source}/shop/../link", "/app", []) == {str(source): "/app"}
 
 
 def test_folders_become_volumes_of_the_stack() -> None:

@@ -19,7 +19,13 @@ from ansible_collections.fba.stack.plugins.filter.container import (
 )
 
 ROOT = "/etc/fba/fba_thing"
-TOOLS = {"probe.sh": "the probe", "launch.py": "the launcher", "supervise.py": "the listener", "http_check.py": "the check"}
+TOOLS = {
+    "probe.sh": "the probe",
+    "launch.py": "the launcher",
+    "supervise.py": "the listener",
+    "watch.py": "the watcher",
+    "http_check.py": "the check",
+}
 SPEC: dict[str, Any] = {
     "name": "fba_thing",
     "service": "thing",
@@ -76,6 +82,7 @@ def mounts(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
         changed(image="thing:2"),
         changed(memory="65m"),
         changed(volumes={"fba_thing": "/data"}),
+        changed(binds={"/srv/thing": "/data"}),
         changed(ports=["127.0.0.1:1:1"]),
         changed(stop_timeout=11),
         changed(files=SPEC["files"][:2]),
@@ -152,7 +159,7 @@ def test_the_probe_comes_with_a_health_check_alone() -> None:
 def test_supervised_programs_bring_their_tools_and_configuration() -> None:
     spec = changed(programs=[{"name": "thing", "command": ["thing"], "stop_wait": 5}])
     names = {entry["path"].rsplit("/", 1)[1] for entry in container_files(spec, ROOT, TOOLS)}
-    assert {"probe.sh", "launch.py", "supervise.py", "http_check.py", "supervisord.conf"} <= names
+    assert {"probe.sh", "launch.py", "supervise.py", "watch.py", "http_check.py", "supervisord.conf"} <= names
     assert {"/opt/fba", "/etc/supervisor"} <= mounts(spec).keys()
 
 
@@ -217,6 +224,11 @@ def test_volumes_and_logs() -> None:
     assert (found["/data"]["source"], found["/data"]["read_only"]) == ("fba_data", False)
     assert (found["/static"]["source"], found["/static"]["read_only"]) == ("fba_static", True)
     assert (found["/var/log/fba"]["source"], found["/var/log/fba"]["read_only"]) == ("/var/log/fba/fba_thing", False)
+
+
+def test_what_is_the_hosts_is_never_writable() -> None:
+    found = mounts(changed(binds={"/srv/checkout/app/shop": "/app/shop"}))
+    assert found["/app/shop"] == {"type": "bind", "source": "/srv/checkout/app/shop", "target": "/app/shop", "read_only": True}
 
 
 def test_tmp_is_always_writable_and_belongs_to_the_user() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import importlib.util
 import json
@@ -190,6 +191,82 @@ def test_launcher_gives_up_with_the_address_that_does_not_answer(free_port: int)
 
 def test_launcher_takes_a_name_that_does_not_exist_for_no_answer() -> None:
     assert load(FILES / "launch.py").answers("no-such-host.invalid:5432") is False
+
+
+# The watcher
+
+
+class Watched:
+    """A program under the watcher, which writes down when it starts with which code, and when it has ended."""
+
+    PROGRAM = """
+import pathlib, signal, sys, time
+log = pathlib.Path("log").open("a", buffering=1)
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(DRAIN), log.write("drained\\n"), sys.exit()))
+log.write(f"start {pathlib.Path('code/a.py').read_text()} {sys.argv[1:]}\\n")
+while True:
+    time.sleep(0.05)
+"""
+
+    def __init__(self, folder: Path, drain: float, stop_wait: float) -> None:
+        self.folder = folder
+        self.code = folder / "code"
+        self.code.mkdir()
+        (self.code / "a.py").write_text("1")
+        program = [sys.executable, "-c", self.PROGRAM.replace("DRAIN", str(drain)), "--", "--x"]
+        command = [sys.executable, str(FILES / "watch.py"), f"--watch={self.code}", f"--stop-wait={stop_wait}", "--", *program]
+        self.process = subprocess.Popen(command, cwd=folder, start_new_session=True)
+
+    def log(self) -> list[str]:
+        """What the program has written."""
+        file = self.folder / "log"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Callable[..., Watched]]:
+    """A function that starts a program under the watcher; what is left of it at the end is killed."""
+    made: list[Watched] = []
+
+    def start(drain: float = 0.0, stop_wait: float = 20.0) -> Watched:
+        made.append(Watched(tmp_path, drain, stop_wait))
+        until(lambda: len(made[0].log()) == 1)
+        # It watches from a moment later on
+        time.sleep(0.3)
+        return made[0]
+
+    yield start
+    for each in made:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(each.process.pid, signal.SIGKILL)
+        each.process.wait()
+
+
+FIRST, SECOND = "start 1 ['--', '--x']", "start 2 ['--', '--x']"
+
+
+def test_watcher_starts_the_program_anew_when_python_code_changes(watched: Any) -> None:
+    program = watched()
+    (program.code / "page.html").write_text("x")
+    (program.code / "__pycache__").mkdir()
+    (program.code / "__pycache__" / "b.py").write_text("x")
+    time.sleep(0.5)
+    assert program.log() == [FIRST]
+    (program.code / "a.py").write_text("2")
+    until(lambda: program.log() == [FIRST, "drained", SECOND])
+
+
+def test_a_watched_program_that_is_stopped_has_its_time_to_end(watched: Any) -> None:
+    program = watched(drain=1)
+    program.process.terminate()
+    assert program.process.wait(20) == 0
+    assert program.log() == [FIRST, "drained"]
+
+
+def test_a_watched_program_that_does_not_end_is_killed(watched: Any) -> None:
+    program = watched(drain=60, stop_wait=0.5)
+    (program.code / "a.py").write_text("2")
+    until(lambda: program.log() == [FIRST, SECOND])
 
 
 # The HTTP check

@@ -40,9 +40,16 @@ def default_values() -> dict[str, Any]:
     return values
 
 
-def refusals(services: tuple[str, ...] = SERVICES, facts: Any = FACTS, groups: Any = GROUPS, state: Any = None, **values: Any) -> list[str]:
+def refusals(
+    services: tuple[str, ...] = SERVICES,
+    facts: Any = FACTS,
+    groups: Any = GROUPS,
+    state: Any = None,
+    connection: str = "ssh",
+    **values: Any,
+) -> list[str]:
     """What is refused with these values in the defaults' place."""
-    return check({**default_values(), **values}, list(services), facts, {**STATE, **(state or {})}, groups)
+    return check({**default_values(), **values}, list(services), facts, {**STATE, **(state or {})}, groups, connection)
 
 
 ZONES = zoneinfo.available_timezones()
@@ -93,6 +100,18 @@ def test_the_defaults_are_allowed() -> None:
         ({"fba_app_routes": [{"path": "/", "to": "server"}, {"path": "/", "to": "deny"}]}, "fba_app_routes has the path '/' 2 times"),
         ({"fba_app_routes": [{"path": "api", "to": "server"}]}, "fba_app_routes has the path 'api': a path begins with /"),
         ({"fba_app_routes": [{"path": '/a"; b', "to": "server"}]}, "fba_app_routes has the path '/a\"; b': a path begins with /"),
+        ({"fba_app_routes": [{"path": "/media", "to": "upload"}]}, "fba_app_routes has the path '/media' to upload: the path of a folder"),
+        ({"fba_app_routes": [{"path": "/files", "to": "static"}]}, "fba_app_routes has the path '/files' to static: the path of a folder"),
+        (
+            {"fba_app_routes": [{"path": "/x/", "to": "server", "internal": True}]},
+            "fba_app_routes has the path '/x/' to server with internal: only a path to upload can be internal",
+        ),
+        (
+            {"fba_app_routes": [{"path": "/x/", "to": "static", "buffering": False}]},
+            "fba_app_routes has the path '/x/' to static without buffering: that is for paths to server and flower",
+        ),
+        # The source
+        ({"fba_app_mount_source": True}, "fba_app_mount_source is True: the source is on the controller, and this host is reached by ssh"),
         # HTTPS
         ({"nginx_https_port": 8443}, "nginx_https_port is 8443: it needs nginx_certificate and nginx_certificate_key"),
         ({"nginx_https_port": 8443, "nginx_certificate": "PEM"}, "nginx_https_port is 8443: it needs nginx_certificate and"),
@@ -155,6 +174,8 @@ def test_what_is_refused(given: dict[str, Any], sentence: str) -> None:
         {"fba_subnet": "10.0.0.0/26", "fba_server_replicas": 21},
         {"redis_publish_port": 16379, "postgres_publish_port": 15432, "server_publish_port": 18001, "fba_server_replicas": 3},
         {"nginx_https_port": 8443, "nginx_certificate": "PEM", "nginx_certificate_key": "PEM"},
+        {"fba_app_mount_source": True, "connection": "local"},
+        {"fba_app_routes": [{"path": "/media/", "to": "upload"}, {"path": "/api", "to": "server", "buffering": False}]},
         {"state": {"postgres_versions": {"fba_postgres": "17"}}},
         {"fba_image_source": "registry", "fba_postgres_version": "17.6-trixie", "state": {"postgres_versions": {"fba_postgres": "17"}}},
         # What a host does not run is not its concern
@@ -229,7 +250,11 @@ POOL = {"name": "io", "pool": "gevent", "queues": ["io"]}
         ("worker_pools", [{**POOL, "pool": "greenlets"}], ["greenlets", "gevent, prefork"]),
         ("worker_pools", [{"name": "io", "pool": "gevent"}], ["missing required arguments: queues"]),
         ("worker_pools", [{**POOL, "concurrency": "many"}], ["concurrency", "many", "int"]),
-        ("fba_app_routes", [{"path": "/", "to": "server", "rety": False}], ["unknown key fba_app_routes.rety", "body_limit, path, retry"]),
+        (
+            "fba_app_routes",
+            [{"path": "/", "to": "server", "rety": False}],
+            ["unknown key fba_app_routes.rety", "buffering, internal, path, retry"],
+        ),
         ("fba_app_routes", [{"path": "/", "to": "nowhere"}], ["nowhere", "server, static"]),
     ],
 )

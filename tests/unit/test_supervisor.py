@@ -59,6 +59,16 @@ def test_a_program_waits_for_what_it_needs_through_the_launcher() -> None:
     ]
 
 
+def test_a_program_is_watched_once_what_it_needs_is_there() -> None:
+    program = {"name": "thing", "command": ["celery", "100%"], "wait_for": ["fba_redis:6379"], "watch": ["/app/one", "/app/two"]}
+    assert command_of({**program, "stop_wait": 620}) == [
+        *["python3", "/opt/fba/launch.py", "--wait=fba_redis:6379", "--timeout=300", "--"],
+        *["/opt/supervisor/bin/python", "/opt/fba/watch.py", "--watch=/app/one", "--watch=/app/two", "--stop-wait=620", "--"],
+        *["celery", "100%"],
+    ]
+    assert command_of({**program, "wait_for": [], "watch": [], "stop_wait": 620}) == ["celery", "100%"]
+
+
 def test_programs_restart_are_stopped_as_a_group_and_rotate_their_logs() -> None:
     programs = [{"name": "one", "command": ["x"], "stop_wait": 620}, {"name": "two", "command": ["y"], "stop_wait": 20}]
     parser = read_back(supervisor_config(programs))
