@@ -97,9 +97,12 @@ class Stack:
         except OSError:
             return 0, None, {}
 
-    def status_of_body(self, path, size):
-        """Return the status of a POST of that many bytes, sent once the server agrees to take them: who refuses may close at once."""
-        head = f"POST {path} HTTP/1.1\r\nHost: stack\r\nContent-Length: {size}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    def post(self, path, size, accept="*/*"):
+        """POST so many bytes and return (status, headers and body as text).
+
+        They are sent once the server agrees to take them: who refuses may close at once.
+        """
+        head = f"POST {path} HTTP/1.1\r\nHost: stack\r\nContent-Length: {size}\r\nExpect: 100-continue\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
         with socket.create_connection((urllib.parse.urlsplit(self.url).hostname, 8000), timeout=20) as connection:
             connection.sendall(head.encode())
             answer = connection.makefile("rb")
@@ -108,7 +111,7 @@ class Stack:
                 answer.readline()
                 connection.sendall(b"x" * size)
                 status = int(answer.readline().split()[1])
-            return status
+            return status, answer.read().decode()
 
     def get(self, path, auth=None):
         """Return (status, decoded JSON or None)."""

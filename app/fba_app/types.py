@@ -23,6 +23,7 @@ Text = Annotated[str, Storable]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=255), Storable]
 """A name or a subject."""
 
+
 def _written_out(value: object) -> object:
     """Refuse a number of seconds, which pydantic would take for a moment, and the document does not allow."""
     if isinstance(value, str) and "T" not in value.upper():

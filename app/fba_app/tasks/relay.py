@@ -8,6 +8,7 @@ A message can be sent twice that way; the worker that comes second finds the tas
 import logging
 import threading
 import time
+from math import inf
 from typing import NamedTuple
 
 from amqp.exceptions import AMQPError, NotFound
@@ -65,7 +66,7 @@ class Relay:
     def __init__(self) -> None:
         self.queues: tuple[Queue, ...] = ()
         """As of the last look."""
-        self._heard = 0.0
+        self._heard = -inf
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -77,7 +78,8 @@ class Relay:
         return time.monotonic() - self._heard < SILENCE
 
     def start(self) -> None:
-        """Begin to relay."""
+        """Begin to relay. Until the first look, the broker is taken to be there: what is accepted is kept in any case."""
+        self._heard = time.monotonic()
         self._ended.clear()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
@@ -100,7 +102,7 @@ class Relay:
             try:
                 self._look()
             except BROKER_ERRORS as error:
-                self._heard = 0.0
+                self._heard = -inf
                 self._disconnect()
                 logger.warning("the broker is unavailable: %s", error)
             except SQLAlchemyError as error:
