@@ -102,7 +102,8 @@ class Stack:
 
         They are sent once the server agrees to take them: who refuses may close at once.
         """
-        head = f"POST {path} HTTP/1.1\r\nHost: stack\r\nContent-Length: {size}\r\nExpect: 100-continue\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        fields = {"Host": "stack", "Content-Length": size, "Expect": "100-continue", "Accept": accept, "Connection": "close"}
+        head = "\r\n".join([f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""])
         with socket.create_connection((urllib.parse.urlsplit(self.url).hostname, 8000), timeout=20) as connection:
             connection.sendall(head.encode())
             answer = connection.makefile("rb")

@@ -78,7 +78,7 @@ class Relay:
         return time.monotonic() - self._heard < SILENCE
 
     def start(self) -> None:
-        """Begin to relay. Until the first look, the broker is taken to be there: what is accepted is kept in any case."""
+        """Begin to relay. Until the first look, the broker is taken to be there: what is accepted is kept anyway."""
         self._heard = time.monotonic()
         self._ended.clear()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
