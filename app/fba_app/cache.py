@@ -1,4 +1,4 @@
-"""Redis: sessions, progress, locks, counters of attempts. Nothing here that may not be lost."""
+"""Redis: sessions, progress, counters of attempts. Nothing here that may not be lost."""
 
 import os
 from functools import lru_cache

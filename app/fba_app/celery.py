@@ -1,7 +1,8 @@
 """The Celery application, for `celery -A fba_app.celery`.
 
-What follows serves one promise: a task once accepted is run, whatever restarts in between. The price is that a task can
-be run more than once, so a task with an effect must make that effect safe to repeat.
+What follows serves one promise: a message once published reaches a worker, whatever restarts in between. The price is
+that it can come more than once. For the tasks of `fba_app.tasks` that is no matter: the row is the task, and the
+message only says that there is something to do. A plain Celery task must make its effects safe to repeat.
 """
 
 import ssl
@@ -75,8 +76,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         # What one worker holds, no other can run: take no more than can start now.
         "worker_prefetch_multiplier": 1,
-        # The broker gives the tasks of a lost connection to others, so they must end here or they run twice at once.
-        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # The broker gives the messages of a lost connection to others, who find the rows claimed: what runs goes on.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Publishing succeeds only when the broker has the message safe.
         "broker_transport_options": {"confirm_publish": True},
         # About a minute in all, which outlasts a broker's restart.
@@ -109,7 +110,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "redis_socket_connect_timeout": 5.0,
         "redis_socket_keepalive": True,
         # The soft limit lets a task clean up. The broker's consumer_timeout must be longer than the hard one.
-        "task_soft_time_limit": settings.task_time_limit - 30,
+        "task_soft_time_limit": settings.soft_time_limit,
         "task_time_limit": settings.task_time_limit,
         "timezone": settings.timezone,
         "enable_utc": True,

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fba_app import db
 from fba_app.health import heartbeats
 from fba_app.health.routes import states
-from fba_app.tasks.models import State, Task
+from fba_app.tasks.models import DUE, Task
 
 FOLDERS = Path(tempfile.gettempdir())
 PREFIX = "fba-metrics-"
@@ -123,7 +123,7 @@ async def _from_postgresql() -> list[Metric]:
     ages = GaugeMetricFamily("fba_heartbeat_age_seconds", "Since a part's last sign of life.", labels=["name"])
     unpublished = select(
         func.count(), func.coalesce(func.extract("epoch", func.now() - func.min(Task.due_at)), 0)
-    ).where(Task.published_at.is_(None), Task.state.in_([State.QUEUED, State.RETRYING]), Task.due_at <= func.now())
+    ).where(DUE)
     async with AsyncSession(db.async_engine()) as session:
         for kind, state, count in await session.execute(
             select(Task.kind, Task.state, func.count()).group_by(Task.kind, Task.state)

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     """When set, all three connections use TLS and verify certificate and host name against this authority."""
 
     timezone: str = "UTC"
-    """The time zone of Celery's schedules."""
+    """The time zone of schedules, reports and pages."""
 
     jwt_secret_key: SecretStr
     jwt_algorithm: Literal["HS256"] = "HS256"
@@ -109,14 +109,34 @@ class Settings(BaseSettings):
     run_task_enabled: bool = True
     task_time_limit: int = Field(default=600, gt=30)
     """Seconds after which a task is ended; half a minute before, it is told to clean up."""
-    run_task_max_duration: int = Field(default=300, ge=0)
-    """Seconds. Must leave a task more than that half minute."""
+    run_task_max_duration: int | None = Field(default=None, ge=0)
+    """Seconds. Must leave a task more than that half minute. By default 300, or what the time limit leaves."""
+
+    @property
+    def soft_time_limit(self) -> int:
+        """Seconds after which a task is told to clean up."""
+        return self.task_time_limit - 30
+
+    @property
+    def longest_sleep(self) -> int:
+        """Seconds that `/run-task/` and the kind `sleep` may wait."""
+        if self.run_task_max_duration is None:
+            return min(300, self.soft_time_limit - 1)
+        return self.run_task_max_duration
 
     @model_validator(mode="after")
     def _fits_the_time_limit(self) -> Self:
-        soft_limit = self.task_time_limit - 30
-        if self.run_task_max_duration >= soft_limit:
-            raise ValueError(f"RUN_TASK_MAX_DURATION must be less than {soft_limit}, TASK_TIME_LIMIT less 30 seconds")
+        if self.longest_sleep >= self.soft_time_limit:
+            raise ValueError(
+                f"RUN_TASK_MAX_DURATION must be less than {self.soft_time_limit}, TASK_TIME_LIMIT less 30 seconds"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _s3_is_complete(self) -> Self:
+        for name in ("s3_bucket", "s3_access_key_id", "s3_secret_access_key"):
+            if self.storage_backend == "s3" and getattr(self, name) is None:
+                raise ValueError(f"{name.upper()} is required by STORAGE_BACKEND=s3")
         return self
 
     @field_validator("timezone")

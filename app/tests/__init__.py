@@ -1,1 +1,1 @@
-"""Tests without a container: whatever would listen is either replaced or really not there."""
+"""The application's tests: unit/ needs no service, integration/ needs a running stack's."""

@@ -231,8 +231,9 @@ def watched(tmp_path: Path) -> Iterator[Callable[..., Watched]]:
     def start(drain: float = 0.0, stop_wait: float = 20.0) -> Watched:
         made.append(Watched(tmp_path, drain, stop_wait))
         until(lambda: len(made[0].log()) == 1)
-        # It watches from a moment later on
-        time.sleep(0.3)
+        # It watches from a moment later on, which the kernel knows
+        descriptors = Path(f"/proc/{made[0].process.pid}/fdinfo")
+        until(lambda: any("inotify wd:" in each.read_text() for each in descriptors.iterdir()))
         return made[0]
 
     yield start

@@ -9,7 +9,7 @@ from fba_app.tasks.context import TaskContext
 from fba_app.tasks.registry import IO_QUEUE, kind
 from fba_app.types import Model
 
-LONGEST = get_settings().run_task_max_duration
+LONGEST = get_settings().longest_sleep
 
 
 class SleepArguments(Model):
@@ -29,7 +29,7 @@ def _unavailable(settings: Settings) -> str | None:
 
 
 # The settings make sure that this is longer than the longest sleep.
-@kind("sleep", queue=IO_QUEUE, time_limit=get_settings().task_time_limit - 30, unavailable=_unavailable)
+@kind("sleep", queue=IO_QUEUE, time_limit=get_settings().soft_time_limit, unavailable=_unavailable)
 def sleep(context: TaskContext, arguments: SleepArguments) -> SleepResult:
     """Wait for some seconds, and say each second how far it has come."""
     start = time.monotonic()

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, and_, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fba_app.db import Base
@@ -36,6 +36,7 @@ class Task(Base):
         Index(
             "ix_tasks_due", "due_at", postgresql_where=text("published_at IS NULL AND state IN ('queued', 'retrying')")
         ),
+        Index("ix_tasks_published", "published_at", postgresql_where=text("state IN ('queued', 'retrying')")),
         Index("ix_tasks_lease", "lease_until", postgresql_where=text("state = 'running'")),
         Index("ix_tasks_created", "created_at", "id"),
         Index("ix_tasks_kind_state", "kind", "state"),
@@ -77,3 +78,7 @@ class Task(Base):
     """When the broker confirmed its message; none while it is due for one."""
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+DUE = and_(Task.published_at.is_(None), Task.state.in_([State.QUEUED, State.RETRYING]), Task.due_at <= func.now())
+"""To be published."""

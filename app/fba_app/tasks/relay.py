@@ -8,6 +8,7 @@ A message can be sent twice that way; the worker that comes second finds the tas
 import logging
 import threading
 import time
+from datetime import timedelta
 from math import inf
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from sqlalchemy.orm import Session
 from fba_app import db
 from fba_app.celery import DEAD_LETTER_QUEUE
 from fba_app.celery import app as celery_app
-from fba_app.tasks.models import State, Task
+from fba_app.tasks.models import DUE, State, Task
 from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE
 
 INTERVAL = 1.0
@@ -34,6 +35,9 @@ PATIENCE = 4.0
 
 SILENCE = 10.0
 """Seconds without an answer of the broker after which it counts as away."""
+
+UNHEARD = 60
+"""Seconds that a published task may wait at an empty queue. Then its message is lost, as with the broker's disk."""
 
 BROKER_ERRORS = (AMQPError, KombuError, OSError)
 
@@ -58,6 +62,14 @@ def requeue_lost(session: Session) -> int:
     lost = update(Task).where(Task.state == State.RUNNING, Task.lease_until < func.now())
     requeued = lost.values(state=State.QUEUED, claim=None, lease_until=None, published_at=None, due_at=func.now())
     return len(session.execute(requeued.returning(Task.id)).all())
+
+
+def requeue_unheard(session: Session, queue: str) -> int:
+    """Make the tasks due again whose message must be lost: an empty queue has had it for too long. Return how many."""
+    old = func.now() - timedelta(seconds=UNHEARD)
+    waiting = Task.state.in_([State.QUEUED, State.RETRYING])
+    unheard = update(Task).where(waiting, Task.queue == queue, Task.published_at < old).values(published_at=None)
+    return len(session.execute(unheard.returning(Task.id)).all())
 
 
 class Relay:
@@ -121,6 +133,10 @@ class Relay:
         with db.session() as session, session.begin():
             if lost := requeue_lost(session):
                 logger.warning("%s tasks have lost their worker and are queued again", lost)
+            for queue in self.queues:
+                # True because workers hold no more than they run: see worker_prefetch_multiplier.
+                if queue.messages == 0 and (lost := requeue_unheard(session, queue.name)):
+                    logger.warning("%s tasks have lost their message in %s and are published again", lost, queue.name)
         while self._publish_batch() == BATCH and not self._ended.is_set():
             pass
 
@@ -151,9 +167,7 @@ class Relay:
 
     def _publish_batch(self) -> int:
         """Publish some of what is due, and mark it; return how many."""
-        due = select(Task.id, Task.kind, Task.queue).where(
-            Task.published_at.is_(None), Task.state.in_([State.QUEUED, State.RETRYING]), Task.due_at <= func.now()
-        )
+        due = select(Task.id, Task.kind, Task.queue).where(DUE)
         with db.session() as session, session.begin():
             # Another server's relay takes others.
             rows = session.execute(due.order_by(Task.due_at).limit(BATCH).with_for_update(skip_locked=True)).all()

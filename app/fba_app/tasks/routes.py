@@ -19,6 +19,7 @@ from fba_app import db, errors
 from fba_app.audit.record import record
 from fba_app.errors import ConflictError, ProblemError
 from fba_app.paging import Cursor, Limit, page
+from fba_app.settings import get_settings
 from fba_app.tasks import service
 from fba_app.tasks.models import FINAL, State, Task
 from fba_app.tasks.progress import Progress
@@ -110,6 +111,7 @@ class KindView(Model):
     """A kind of task."""
 
     name: str
+    unavailable: str | None = Field(description="Why it cannot be run here.")
     description: str
     queue: str
     time_limit: int = Field(description="Seconds.")
@@ -164,8 +166,20 @@ async def list_tasks(
 
 @router.get("/kinds", summary="List the kinds of tasks", responses=errors.responses(401, 403, 503))
 async def kinds(_: Submitter) -> list[KindView]:
-    """Return what can be submitted."""
-    return [KindView.model_validate(kind) for kind in KINDS.values() if kind.public]
+    """Return what can be submitted, and what could be with other settings."""
+    settings = get_settings()
+    return [
+        KindView(
+            name=kind.name,
+            unavailable=kind.unavailable(settings),
+            description=kind.description,
+            queue=kind.queue,
+            time_limit=min(kind.time_limit, settings.soft_time_limit),
+            max_attempts=kind.max_attempts,
+        )
+        for kind in KINDS.values()
+        if kind.public
+    ]
 
 
 @router.get("/{task_id}", summary="See a task", responses=errors.responses(401, 403, 404, 422, 503))

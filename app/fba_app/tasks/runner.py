@@ -14,10 +14,11 @@ from functools import lru_cache, partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from pydantic import BaseModel
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 import fba_app.kinds
@@ -37,7 +38,7 @@ INTERVAL = 2.0
 """Seconds between two looks of the keeper: how long a cancelled task may go on."""
 
 PATIENCE = 60.0
-"""Seconds that the end of a task waits for PostgreSQL to come back, before the task is left to be run again."""
+"""Seconds that the beginning and the end of a task wait for PostgreSQL, before it is left to be run again."""
 
 Value = TypeVar("Value")
 logger = logging.getLogger(__name__)
@@ -104,6 +105,21 @@ def keeper() -> Keeper:
     return _keeper_of(os.getpid())
 
 
+def _once_postgresql_answers(change: Callable[[Session], Value]) -> Value:
+    deadline = time.monotonic() + PATIENCE
+    pause = 0.5
+    while True:
+        try:
+            with db.session() as session, session.begin():
+                return change(session)
+        except (OperationalError, PoolTimeoutError) as error:
+            if time.monotonic() > deadline:
+                raise
+            logger.warning("PostgreSQL is unavailable, trying again: %s", error)
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+
+
 def claim(task_id: UUID) -> Task | None:
     """Take a task for this attempt; return None if it is not to be had: done, cancelled, or in other hands."""
     taken = (
@@ -118,8 +134,7 @@ def claim(task_id: UUID) -> Task | None:
             published_at=func.coalesce(Task.published_at, func.now()),
         )
     )
-    with db.session() as session, session.begin():
-        return session.scalars(taken.returning(Task)).one_or_none()
+    return _once_postgresql_answers(lambda session: session.scalars(taken.returning(Task)).one_or_none())
 
 
 def _results_of_parts(task: Task) -> list[dict[str, Any]] | None:
@@ -135,21 +150,6 @@ def _save_checkpoint(task: Task, checkpoint: dict[str, Any]) -> None:
     with db.session() as session, session.begin():
         if session.execute(mine.values(checkpoint=checkpoint).returning(Task.id)).one_or_none() is None:
             raise ClaimLostError(f"task {task.id}")
-
-
-def _once_postgresql_answers(change: Callable[[Session], Value]) -> Value:
-    deadline = time.monotonic() + PATIENCE
-    pause = 0.5
-    while True:
-        try:
-            with db.session() as session, session.begin():
-                return change(session)
-        except OperationalError as error:
-            if time.monotonic() > deadline:
-                raise
-            logger.warning("PostgreSQL is unavailable, trying again: %s", error)
-            time.sleep(pause)
-            pause = min(2 * pause, 5.0)
 
 
 def _end(task: Task, values: dict[str, Any], effects: tuple[Callable[[Session], None], ...] = ()) -> None:
@@ -288,7 +288,7 @@ def run(task_id: UUID) -> None:
 
 
 def _time_limit(kind: Kind) -> int:
-    return min(kind.time_limit, get_settings().task_time_limit - 30)
+    return min(kind.time_limit, get_settings().soft_time_limit)
 
 
 def _register(kind: Kind) -> None:
@@ -304,7 +304,11 @@ def _register(kind: Kind) -> None:
         except ValueError:
             logger.warning("a message without a task was dropped: %.100s", self.request.id)
             return
-        run(task_id)
+        try:
+            run(task_id)
+        except (OperationalError, PoolTimeoutError) as error:
+            # Acknowledged, the message would be gone, and the task perhaps not even begun.
+            raise Reject(error, requeue=True) from error
 
 
 for _kind in KINDS.values():

@@ -44,7 +44,10 @@ async def add(
 
     Raises:
         ConflictError: the key belongs to a task of another kind, or with other arguments.
+        UnavailableError: the broker is known to be away; nothing was written.
     """
+    if not relay.available:
+        raise UnavailableError("broker")
     values = {
         "id": uuid4(),
         "kind": kind.name,
@@ -70,12 +73,9 @@ async def submit(
     """Accept a task: once this returns, it will run. Return it, and whether it is new.
 
     Raises:
-        UnavailableError: the broker is known to be away; nothing was written.
         ProblemError: as `validate` and `add`.
     """
     kind = await validate(session, user, request)
-    if not relay.available:
-        raise UnavailableError("broker")
     key = f"user:{user.id}:{idempotency_key}" if idempotency_key is not None else None
     arguments = request.arguments.model_dump(mode="json")
     task, new = await add(session, kind, arguments, submitted_by=user.id, idempotency_key=key)

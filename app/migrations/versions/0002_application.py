@@ -131,6 +131,9 @@ def upgrade() -> None:
     op.create_index("ix_tasks_kind_state", "tasks", ["kind", "state"])
     op.create_index("ix_tasks_lease", "tasks", ["lease_until"], postgresql_where=sa.text("state = 'running'"))
     op.create_index("ix_tasks_parent_id", "tasks", ["parent_id"])
+    op.create_index(
+        "ix_tasks_published", "tasks", ["published_at"], postgresql_where=sa.text("state IN ('queued', 'retrying')")
+    )
     op.create_index("ix_tasks_submitted_by", "tasks", ["submitted_by"])
     op.create_table(
         "user_roles",

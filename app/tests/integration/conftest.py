@@ -25,6 +25,7 @@ os.environ["FBA_ENV_FILE"] = str(settings)
 SCHEMA = f"test_{secrets.token_hex(4)}"
 # The driver reads it at each connection: so all that the application makes and finds is in the schema.
 os.environ["PGOPTIONS"] = f"-c search_path={SCHEMA}"
+assert dotenv_values(settings).get("REDIS_DATABASE") != "15", "its sessions would be lost"
 os.environ["REDIS_DATABASE"] = "15"
 
 from alembic import command  # noqa: E402

@@ -3,16 +3,19 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from celery.exceptions import Reject
 from pydantic import BaseModel
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from fba_app import db
+from fba_app.celery import app
 from fba_app.health.models import Heartbeat
 from fba_app.tasks import runner
 from fba_app.tasks.context import TaskContext
@@ -294,6 +297,41 @@ def test_the_end_of_a_task_waits_for_postgresql(define: Define, monkeypatch: pyt
     task_id = add()
     runner.run(task_id)
     assert get(task_id).state == State.SUCCEEDED
+
+
+class Away:
+    """A PostgreSQL that is away for so many questions."""
+
+    def __init__(self, times: float) -> None:
+        self.times = times
+        self.session = db.session
+
+    def __call__(self) -> Session:
+        self.times -= 1
+        if self.times >= 0:
+            raise OperationalError("BEGIN", {}, Exception("the server is away"))
+        return self.session()
+
+
+def test_a_message_waits_for_postgresql_before_it_is_taken(define: Define, monkeypatch: pytest.MonkeyPatch) -> None:
+    define(lambda _, arguments: arguments)
+    task_id = add()
+    monkeypatch.setattr(db, "session", Away(2))
+    runner.run(task_id)
+    assert get(task_id).state == State.SUCCEEDED
+
+
+def test_a_message_goes_back_to_the_broker_when_postgresql_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(db, "session", Away(inf))
+    monkeypatch.setattr(runner, "PATIENCE", 0.0)
+    message = app.tasks["fba_app.sleep"]
+    message.push_request(id=str(uuid4()))
+    try:
+        with pytest.raises(Reject) as rejected:
+            message()
+    finally:
+        message.pop_request()
+    assert rejected.value.requeue
 
 
 def children(parent: UUID) -> list[Task]:

@@ -233,6 +233,23 @@ def test_two_relays_share_what_is_due(queue: str) -> None:
     assert set(found) == wanted
 
 
+def test_a_task_whose_message_is_lost_is_published_again(
+    queue: str, own_relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = due(queue)
+    own_relay._look()
+    with celery_app.connection_for_write() as connection:
+        assert messages(connection, queue) == [wanted], "and with that it is lost"
+        monkeypatch.setattr("fba_app.tasks.relay.IO_QUEUE", queue)
+        own_relay._look()
+        assert messages(connection, queue) == [], "not at once: a worker may have it"
+        change(UUID(wanted), published_at=func.now() - text("interval '61 seconds'"))
+        own_relay._look()
+        change(UUID(wanted), published_at=func.now() - text("interval '61 seconds'"))
+        own_relay._look()
+        assert messages(connection, queue) == [wanted], "once: the second time the queue was not empty"
+
+
 def test_a_task_waits_for_a_broker_that_is_away(queue: str, own_relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = due(queue)
     with monkeypatch.context() as away:

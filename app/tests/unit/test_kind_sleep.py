@@ -44,7 +44,7 @@ def test_it_ends_at_once_when_cancelled(written: Written) -> None:
 
     def run() -> None:
         try:
-            sleep(context, SleepArguments(duration=get_settings().run_task_max_duration))
+            sleep(context, SleepArguments(duration=get_settings().longest_sleep))
         except CancelledError as error:
             outcome.append(error)
 
@@ -57,7 +57,7 @@ def test_it_ends_at_once_when_cancelled(written: Written) -> None:
     assert len(written) <= 1
 
 
-@pytest.mark.parametrize("duration", [-1, get_settings().run_task_max_duration + 1, "5", True, 1.5, None])
+@pytest.mark.parametrize("duration", [-1, get_settings().longest_sleep + 1, "5", True, 1.5, None])
 def test_other_durations_are_refused(duration: object) -> None:
     with pytest.raises(ValidationError):
         SleepArguments.model_validate({"duration": duration})
@@ -67,6 +67,6 @@ def test_the_kind() -> None:
     kind = KINDS["sleep"]
     settings = get_settings()
     assert kind.queue == IO_QUEUE
-    assert kind.time_limit > settings.run_task_max_duration
+    assert kind.time_limit > settings.longest_sleep
     assert kind.unavailable(settings) is None
     assert kind.unavailable(settings.model_copy(update={"run_task_enabled": False})) == "RUN_TASK_ENABLED is not set"

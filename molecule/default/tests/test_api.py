@@ -84,7 +84,15 @@ def test_a_task_shows_its_progress_while_it_runs(admin):
     assert any(0 < percent < 100 for percent in progress)
 
 
-def test_a_report_is_built_and_served_to_its_owner_alone(admin, stack):
+@pytest.fixture
+def somebody(admin, log_in):
+    """Somebody who may submit tasks and upload files, and no more."""
+    username, password = f"user-{secrets.token_hex(4)}", secrets.token_urlsafe(16)
+    admin.expect(201, "POST", "/users", json={"username": username, "password": password, "roles": ["user"]})
+    return log_in(username, password)
+
+
+def test_a_report_is_built_and_served_to_its_owner_alone(admin, somebody, stack):
     result, _ = admin.result("report", {"title": "The tests", "days": 7, "format": "both"})
     kinds = {}
     for file in result["files"]:
@@ -95,6 +103,7 @@ def test_a_report_is_built_and_served_to_its_owner_alone(admin, stack):
         assert len(answer.content) == file["size"]
         kinds[file["name"].rpartition(".")[2]] = answer.content[:4]
         assert requests.get(stack.url + file["url"], timeout=30).status_code == 401
+        assert somebody.http.get(stack.url + file["url"], timeout=30).status_code == 404
     assert kinds == {"pdf": b"%PDF", "xlsx": b"PK\x03\x04"}
 
 

@@ -177,7 +177,7 @@ def test_progress_moves_until_the_task_is_done(page):
 
 def test_a_task_is_cancelled(page):
     page.goto("/?kind=sleep")
-    page.get_by_label("Duration").fill("120")
+    page.get_by_label("Duration").fill("20")
     row = run(page)
     expect(row.locator(".state")).to_have_text("Running", timeout=WAIT)
     row.get_by_role("button", name="Cancel").click()

@@ -176,29 +176,23 @@ class FolderStorage(ObjectStorage):
         (self._folder / key).unlink(missing_ok=True)
 
 
-def _required(value: Result | None, name: str) -> Result:
-    if value is None:
-        raise ConfigurationError(f"{name}: is required by STORAGE_BACKEND=s3")
-    return value
-
-
 def bucket(settings: Settings) -> ObjectStorage:
     """The storage in S3 that the settings name.
 
     What a crash leaves of a large upload is not listed there: the bucket needs a lifecycle rule that ends incomplete
     multipart uploads.
     """
+    # The settings have seen to it.
+    assert settings.s3_bucket and settings.s3_access_key_id and settings.s3_secret_access_key  # noqa: S101, PT018
     endpoint = settings.s3_endpoint
     return ObjectStorage(
         S3Store(
-            _required(settings.s3_bucket, "S3_BUCKET"),
+            settings.s3_bucket,
             prefix=settings.s3_prefix or None,
             config={
                 "region": settings.s3_region,
-                "access_key_id": _required(settings.s3_access_key_id, "S3_ACCESS_KEY_ID").get_secret_value(),
-                "secret_access_key": _required(
-                    settings.s3_secret_access_key, "S3_SECRET_ACCESS_KEY"
-                ).get_secret_value(),
+                "access_key_id": settings.s3_access_key_id.get_secret_value(),
+                "secret_access_key": settings.s3_secret_access_key.get_secret_value(),
                 **({"endpoint": endpoint} if endpoint else {}),
             },
             client_options={"allow_http": bool(endpoint and endpoint.startswith("http://"))},
