@@ -76,8 +76,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_reject_on_worker_lost": True,
         # What one worker holds, no other can run: take no more than can start now.
         "worker_prefetch_multiplier": 1,
-        # The broker gives the messages of a lost connection to others, who find the rows claimed: what runs goes on.
-        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # The broker gives the messages of a lost connection to others. What ran on here would fill the pool and keep
+        # the worker from answering; it begins again when its claim has run out.
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
         # Publishing succeeds only when the broker has the message safe.
         "broker_transport_options": {"confirm_publish": True},
         # About a minute in all, which outlasts a broker's restart.

@@ -10,6 +10,8 @@ from uuid import UUID
 from fastapi import Depends
 from sqlalchemy import URL, DateTime, Engine, MetaData, Text, Uuid, create_engine
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Session as SyncSession
@@ -52,9 +54,13 @@ def url(settings: Settings) -> URL:
     )
 
 
-# Seconds. The system's keepalive would take two hours to notice a host that vanished.
+AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What SQLAlchemy raises when PostgreSQL is away, or too busy for one more."""
+
+# Seconds, and one in milliseconds. The system would take hours to notice a host that vanished, or a quarter of one.
 CONNECT_ARGS: dict[str, Any] = {
     "connect_timeout": 5,
+    "tcp_user_timeout": 30_000,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
@@ -71,6 +77,8 @@ def async_engine() -> AsyncEngine:
         pool_size=10,
         max_overflow=10,
         pool_timeout=5,
+        # Which would tell the log what requests and tasks are about.
+        hide_parameters=True,
     )
 
 
@@ -84,6 +92,7 @@ def _engine(process: int) -> Engine:
         pool_size=10,
         max_overflow=0,
         pool_timeout=60,
+        hide_parameters=True,
     )
 
 

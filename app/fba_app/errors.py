@@ -12,10 +12,11 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
 from redis.exceptions import RedisError
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import IntegrityError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
+
+from fba_app import db
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = 5
@@ -211,7 +212,7 @@ def install(application: FastAPI) -> None:
     application.add_exception_handler(ProblemError, _problem)
     application.add_exception_handler(RequestValidationError, _invalid)
     application.add_exception_handler(HTTPException, _http)
-    for error in (OperationalError, InterfaceError, PoolTimeoutError):
+    for error in db.AWAY:
         application.add_exception_handler(error, _postgres_away)
     application.add_exception_handler(IntegrityError, _conflict)
     application.add_exception_handler(RedisError, _redis_away)

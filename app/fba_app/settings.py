@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     upload_max_size: int = Field(default=120 * 2**20, ge=1024)
     """Bytes of an uploaded file."""
 
+    user_quota: int = Field(default=2 * 2**30, ge=1024)
+    """Bytes that the files of one user may have together."""
+
     task_retention_days: int = Field(default=30, ge=1)
     file_retention_days: int = Field(default=30, ge=1)
     audit_retention_days: int = Field(default=365, ge=1)
@@ -111,6 +114,9 @@ class Settings(BaseSettings):
     """Seconds after which a task is ended; half a minute before, it is told to clean up."""
     run_task_max_duration: int | None = Field(default=None, ge=0)
     """Seconds. Must leave a task more than that half minute. By default 300, or what the time limit leaves."""
+
+    run_task_max_open: int = Field(default=1000, ge=1)
+    """Tasks of `/run-task/` that may wait or run at once: it has no password."""
 
     @property
     def soft_time_limit(self) -> int:

@@ -21,7 +21,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fba_app import db, paging
 from fba_app.audit.record import record
-from fba_app.errors import ForbiddenError, InvalidError, NotFoundError, TooLargeError, UnavailableError
+from fba_app.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, TooLargeError, UnavailableError
 from fba_app.files.models import File, Purpose
 from fba_app.files.storage import ObjectMissingError, StorageUnavailableError, get_storage
 from fba_app.files.types import clean_name, content_type_of
@@ -85,13 +85,18 @@ async def save_upload(
     """Store what a user sends, of at most `limit` bytes, and commit.
 
     Raises:
-        InvalidError, UnsupportedTypeError, TooLargeError, UnavailableError: nothing was stored.
+        ConflictError, InvalidError, UnsupportedTypeError, TooLargeError, UnavailableError: nothing was stored.
     """
     name = clean_name(name)
     content_type = content_type_of(name, content_type)
+    used = await session.scalar(select(func.coalesce(func.sum(File.size), 0)).where(File.owner_id == user.id))
+    quota = get_settings().user_quota
+    if (used or 0) >= quota:
+        raise ConflictError(f"Your files have {used} bytes together, of {quota}. Delete some first.")
+    # An upload takes as long as the client likes: no connection waits for it.
+    await session.rollback()
     identity = uuid4()
     meter = _Meter(limit)
-    # The session must not have begun: an upload takes as long as the client likes.
     with available():
         await get_storage().put_async(identity.hex, (meter.count(chunk) async for chunk in chunks))
     file = File(

@@ -11,12 +11,13 @@ from email import policy
 from email.headerregistry import Address as Mailbox
 from email.message import EmailMessage
 from email.utils import parseaddr
+from functools import lru_cache
+from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Annotated, Self
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
-from sqlalchemy.exc import OperationalError
 
 from fba_app import db
 from fba_app.files import service as files
@@ -184,18 +185,23 @@ def _compose(task_id: UUID, sender: Mailbox, arguments: EmailArguments) -> Email
     return message
 
 
+@lru_cache
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    # One for all: with the system's authorities it takes a megabyte, and time.
+    return ssl.create_default_context(cafile=ca_file)
+
+
 @contextmanager
 def _server(settings: Settings) -> Iterator[smtplib.SMTP]:
     host, port, timeout = settings.smtp_host or "", settings.smtp_port, settings.smtp_timeout
-    tls = ssl.create_default_context(cafile=settings.smtp_ca_file)
     server: smtplib.SMTP
     if settings.smtp_security == "tls":
-        server = smtplib.SMTP_SSL(host, port, timeout=timeout, context=tls)
+        server = smtplib.SMTP_SSL(host, port, timeout=timeout, context=_tls(settings.smtp_ca_file))
     else:
         server = smtplib.SMTP(host, port, timeout=timeout)
     with closing(server):
         if settings.smtp_security == "starttls":
-            server.starttls(context=tls)
+            server.starttls(context=_tls(settings.smtp_ca_file))
         if settings.smtp_username and settings.smtp_password:
             server.login(settings.smtp_username, settings.smtp_password.get_secret_value())
         yield server
@@ -246,7 +252,7 @@ def _hand_over(message: EmailMessage, sender: Mailbox, recipients: Sequence[str]
     queue=IO_QUEUE,
     time_limit=120,
     max_attempts=6,
-    retry_on=(TemporaryError, OperationalError, StorageUnavailableError),
+    retry_on=(TemporaryError, *db.AWAY, StorageUnavailableError),
     backoff=10.0,
     check=_check,
     unavailable=_unavailable,
@@ -268,7 +274,7 @@ def email(context: TaskContext, arguments: EmailArguments) -> EmailResult:
         refused |= {address: _reason(*answer) for address, answer in answers.items() if answer[0] >= 500}
         try:
             context.save_checkpoint({"sent": sent, "refused": refused})
-        except OperationalError as error:
+        except db.AWAY as error:
             # The message is sent: to fail now would be to send it again.
             logger.warning("it is not kept to whom the message of task %s was sent: %s", context.id, error)
         later = {address: _reason(*answer) for address, answer in answers.items() if answer[0] < 500}

@@ -36,7 +36,7 @@ Image = Annotated[
 class InferenceArguments(Model):
     """The images to read."""
 
-    images: list[Image] = Field(min_length=1, max_length=1000, examples=[[METADATA["samples"][0]["image"]]])
+    images: list[Image] = Field(min_length=1, max_length=256, examples=[[METADATA["samples"][0]["image"]]])
 
 
 class Prediction(Model):

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, StringConstraints, model_validator
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fba_app import db
@@ -26,7 +25,7 @@ from fba_app.users.access import Principal
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255), Storable]
 Delimiter = Literal[",", ";", "\t"]
 
-RETRY_ON = (OperationalError, StorageUnavailableError)
+RETRY_ON = (*db.AWAY, StorageUnavailableError)
 
 
 class PipelineArguments(Model):

@@ -28,6 +28,7 @@ from fba_app.schedules.times import next_run
 from fba_app.settings import get_settings
 from fba_app.tasks.models import State, Task
 from fba_app.tasks.registry import KINDS
+from fba_app.users.models import User
 
 INTERVAL = 1.0
 """Seconds between two looks at the schedules: how late a tick or a change may be."""
@@ -56,7 +57,9 @@ def fire(schedule_id: UUID) -> bool:
         at = schedule.next_run_at.astimezone(UTC)
         schedule.last_run_at = at
         schedule.next_run_at = next_run(schedule.crontab, schedule.every, now)
-        if reason := _why_not(schedule.kind):
+        maker = session.get(User, schedule.created_by) if schedule.created_by else None
+        reason = "whoever made it is disabled" if maker and maker.disabled else _why_not(schedule.kind)
+        if reason:
             logger.error("the schedule %s (%s) cannot run %s: %s", schedule.id, at, schedule.kind, reason)
             return True
         task = insert(Task).values(

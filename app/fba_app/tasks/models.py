@@ -23,6 +23,9 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+LEASE = 30
+"""Seconds that a claim holds without being renewed: how long a task waits when its worker was lost."""
+
 FINAL = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from fba_app import db
 from fba_app.celery import DEAD_LETTER_QUEUE
 from fba_app.celery import app as celery_app
-from fba_app.tasks.models import DUE, State, Task
+from fba_app.tasks.models import DUE, LEASE, State, Task
 from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE
 
 INTERVAL = 1.0
@@ -79,6 +79,8 @@ class Relay:
         self.queues: tuple[Queue, ...] = ()
         """As of the last look."""
         self._heard = -inf
+        self._blind = -inf
+        """When PostgreSQL was last away."""
         self._wake = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -91,7 +93,8 @@ class Relay:
 
     def start(self) -> None:
         """Begin to relay. Until the first look, the broker is taken to be there: what is accepted is kept anyway."""
-        self._heard = time.monotonic()
+        # Whether PostgreSQL was there, a relay that begins cannot know.
+        self._heard = self._blind = time.monotonic()
         self._ended.clear()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
@@ -118,6 +121,7 @@ class Relay:
                 self._disconnect()
                 logger.warning("the broker is unavailable: %s", error)
             except SQLAlchemyError as error:
+                self._blind = time.monotonic()
                 logger.warning("PostgreSQL is unavailable: %s", error)
             except Exception:
                 # A thread that ended would accept tasks and never publish them.
@@ -131,7 +135,8 @@ class Relay:
         self.queues = tuple(filter(None, map(self._queue, (IO_QUEUE, CPU_QUEUE, DEAD_LETTER_QUEUE))))
         self._heard = time.monotonic()
         with db.session() as session, session.begin():
-            if lost := requeue_lost(session):
+            # After an outage, those who run have the time of a lease to say so before they count as lost.
+            if time.monotonic() - self._blind > LEASE and (lost := requeue_lost(session)):
                 logger.warning("%s tasks have lost their worker and are queued again", lost)
             for queue in self.queues:
                 # True because workers hold no more than they run: see worker_prefetch_multiplier.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -14,6 +15,7 @@ from pydantic.config import JsonDict
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 
 from fba_app import db, errors
 from fba_app.audit.record import record
@@ -30,6 +32,12 @@ from fba_app.users.access import Permission, Principal, current_user, require
 
 EVENT_INTERVAL = 1.0
 """Seconds between two looks at a task that someone watches."""
+
+STREAM_LIFETIME = 20.0
+"""Seconds after which a stream ends, and the client asks again: a server that shall stop waits for it."""
+
+RECONNECT = 100
+"""Milliseconds that a client waits before it does."""
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/api/v1/tasks", tags=["tasks"])
@@ -159,7 +167,9 @@ async def list_tasks(
         query = query.where(Task.kind == kind)
     if state is not None:
         query = query.where(Task.state == state)
-    tasks, following = await page(session, query, Task, limit, cursor)
+    # Results may be large, and are not shown here.
+    light = query.options(defer(Task.result), defer(Task.checkpoint))
+    tasks, following = await page(session, light, Task, limit, cursor)
     known = await service.percent(tasks)
     return Page(items=[TaskView.of(task, known) for task in tasks], next=following)
 
@@ -226,11 +236,15 @@ async def _watched(task_id: UUID, user: Submitter, session: db.Session) -> TaskV
     responses=errors.responses(401, 403, 404, 422, 503),
 )
 async def events(view: Annotated[TaskView, Depends(_watched)], request: Request) -> AsyncIterator[ServerSentEvent]:
-    """Send an event `task` with the task, as `GET /tasks/{task_id}` shows it, at each change; end with the task."""
+    """Send an event `task` with the task, as `GET /tasks/{task_id}` shows it, at each change.
+
+    The stream ends with the task, or after 20 seconds: then ask again, as a browser's `EventSource` does by itself.
+    """
     shown = None
-    while True:
+    until = time.monotonic() + STREAM_LIFETIME
+    while time.monotonic() < until:
         if view != shown:
-            yield ServerSentEvent(event="task", data=view)
+            yield ServerSentEvent(event="task", data=view, retry=RECONNECT)
             shown = view
         if view.state in FINAL:
             return

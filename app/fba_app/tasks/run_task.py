@@ -4,9 +4,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from sqlalchemy import select
+from sqlalchemy import and_, func, select
 
 from fba_app import db, errors
+from fba_app.errors import TooManyRequestsError
 from fba_app.settings import Settings
 from fba_app.tasks import service
 from fba_app.tasks.models import State, Task
@@ -24,6 +25,10 @@ CELERY_STATES = {
     State.CANCELLED: "REVOKED",
 }
 """As Celery calls them."""
+
+
+OURS = and_(Task.kind == "sleep", Task.submitted_by.is_(None))
+"""The tasks that this module has submitted: those of users are not for everybody."""
 
 
 class Submitted(Model):
@@ -59,8 +64,7 @@ def router(settings: Settings) -> APIRouter:
             known = Task.id == UUID(task_id)
         except ValueError:
             return TaskStatus(status="PENDING")
-        # The tasks of users are not for everybody.
-        query = select(Task).where(known, Task.submitted_by.is_(None), Task.kind == "sleep")
+        query = select(Task).where(known, OURS)
         task = (await session.scalars(query)).one_or_none()
         if task is None:
             return TaskStatus(status="PENDING")
@@ -70,7 +74,7 @@ def router(settings: Settings) -> APIRouter:
     if settings.run_task_enabled:
         longest = settings.longest_sleep
 
-        @routes.get("/run-task/", summary="Run a task that waits", responses=errors.responses(422, 503))
+        @routes.get("/run-task/", summary="Run a task that waits", responses=errors.responses(422, 429, 503))
         async def run_task(
             session: db.Session,
             response: Response,
@@ -79,6 +83,10 @@ def router(settings: Settings) -> APIRouter:
             """Submit a task that waits for so many seconds."""
             # A GET with an effect: an answer from a cache would name a task that ran before.
             response.headers["Cache-Control"] = "no-store"
+            most = settings.run_task_max_open
+            still_open = select(Task.id).where(OURS, Task.finished_at.is_(None)).limit(most)
+            if await session.scalar(select(func.count()).select_from(still_open.subquery())) == most:
+                raise TooManyRequestsError(f"{most} tasks are waiting or running already.", retry_after=5)
             task, _ = await service.add(session, KINDS["sleep"], {"duration": duration})
             await session.commit()
             relay.wake()

@@ -17,8 +17,7 @@ from uuid import UUID, uuid4
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 from pydantic import BaseModel
 from sqlalchemy import func, select, text, update
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 import fba_app.kinds
@@ -27,12 +26,9 @@ from fba_app import db
 from fba_app.celery import app
 from fba_app.settings import get_settings
 from fba_app.tasks.context import CancelledError, ClaimLostError, TaskContext, TimeLimitError
-from fba_app.tasks.models import State, Task
+from fba_app.tasks.models import LEASE, State, Task
 from fba_app.tasks.registry import KINDS, FanOut, Kind
 from fba_app.tasks.relay import celery_name
-
-LEASE = 30
-"""Seconds that a claim holds without being renewed: how long a task waits when its worker was lost."""
 
 INTERVAL = 2.0
 """Seconds between two looks of the keeper: how long a cancelled task may go on."""
@@ -100,9 +96,14 @@ def _keeper_of(process: int) -> Keeper:
     return Keeper()
 
 
+# A thousand tasks may begin at once, and to start a thread gives way to the next of them.
+_keeper_lock = threading.Lock()
+
+
 def keeper() -> Keeper:
     """The keeper of this process; a child of a prefork worker has its own."""
-    return _keeper_of(os.getpid())
+    with _keeper_lock:
+        return _keeper_of(os.getpid())
 
 
 def _once_postgresql_answers(change: Callable[[Session], Value]) -> Value:
@@ -112,7 +113,7 @@ def _once_postgresql_answers(change: Callable[[Session], Value]) -> Value:
         try:
             with db.session() as session, session.begin():
                 return change(session)
-        except (OperationalError, PoolTimeoutError) as error:
+        except db.AWAY as error:
             if time.monotonic() > deadline:
                 raise
             logger.warning("PostgreSQL is unavailable, trying again: %s", error)
@@ -159,11 +160,17 @@ def _end(task: Task, values: dict[str, Any], effects: tuple[Callable[[Session], 
         ClaimLostError: this attempt holds it no longer; nothing was changed.
     """
     held = update(Task).where(Task.id == task.id, Task.claim == task.claim, Task.state == State.RUNNING)
-    released = held.values(claim=None, lease_until=None, **values).returning(Task.id)
+    released = held.values(claim=None, lease_until=None, **values).returning(Task.cancel_requested)
 
     def change(session: Session) -> None:
-        if session.execute(released).one_or_none() is None:
+        cancelled = session.execute(released).scalar_one_or_none()
+        if cancelled is None:
             raise ClaimLostError(f"task {task.id}")
+        if cancelled and values["state"] in (State.WAITING, State.RETRYING):
+            # Nothing is begun for a task that shall end, and nobody would tell what begins.
+            ended = {"state": State.CANCELLED, "finished_at": func.now(), "parts": None, "parts_left": None}
+            session.execute(update(Task).where(Task.id == task.id).values(ended))
+            return
         for effect in effects:
             effect(session)
         if task.parent_id and values["state"] == State.SUCCEEDED:
@@ -231,11 +238,17 @@ def _succeed(task: Task, context: TaskContext, result: BaseModel) -> None:
 
 
 def _message(error: BaseException) -> str:
+    if isinstance(error, SQLAlchemyError):
+        # Its words are SQL and addresses, which are for the log.
+        return "PostgreSQL was unavailable." if isinstance(error, db.AWAY) else "PostgreSQL refused a change."
     # NUL is the one character that PostgreSQL does not take.
     return (f"{error}".replace("\0", "") or type(error).__name__)[:2000]
 
 
 def _attempt(task: Task, kind: Kind) -> None:
+    if task.cancel_requested:
+        _end(task, {"state": State.CANCELLED, "finished_at": func.now()})
+        return
     if task.attempt > kind.max_attempts:
         _fail(task, f"Its worker was lost {kind.max_attempts} times.")
         return
@@ -306,7 +319,7 @@ def _register(kind: Kind) -> None:
             return
         try:
             run(task_id)
-        except (OperationalError, PoolTimeoutError) as error:
+        except db.AWAY as error:
             # Acknowledged, the message would be gone, and the task perhaps not even begun.
             raise Reject(error, requeue=True) from error
 

@@ -123,6 +123,8 @@ async def cancel(session: AsyncSession, task: Task) -> None:
     """
     # The parts first, as a part that ends takes itself and then its parent: the other way round, both could wait.
     await _cancel(session, Task.parent_id == task.id)
+    # Held, so that it does not go from one state to another between the two questions.
+    await session.execute(select(Task.id).where(Task.id == task.id).with_for_update())
     found = await _cancel(session, Task.id == task.id)
     await session.commit()
     await session.refresh(task)

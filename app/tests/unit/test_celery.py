@@ -56,6 +56,7 @@ def test_a_task_is_acknowledged_only_when_it_is_done() -> None:
         task = app.tasks[celery_name(kind)]
         assert task.acks_late
         assert task.reject_on_worker_lost
+    assert app.conf.worker_cancel_long_running_tasks_on_connection_loss
 
 
 def test_a_worker_takes_no_more_than_it_can_start() -> None:

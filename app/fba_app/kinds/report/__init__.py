@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field, StringConstraints
-from sqlalchemy.exc import OperationalError
 
+from fba_app import db
 from fba_app.errors import ForbiddenError
 from fba_app.files import service as files
 from fba_app.files.storage import StorageUnavailableError
@@ -62,7 +62,7 @@ async def _check(session: "AsyncSession", user: "Principal", arguments: ReportAr
         raise ForbiddenError(f"A report on everyone's tasks needs the permission {Permission.TASKS_MANAGE}.")
 
 
-@kind("report", queue=CPU_QUEUE, time_limit=300, retry_on=(OperationalError, StorageUnavailableError), check=_check)
+@kind("report", queue=CPU_QUEUE, time_limit=300, retry_on=(*db.AWAY, StorageUnavailableError), check=_check)
 def report(context: TaskContext, arguments: ReportArguments) -> ReportResult:
     """Make a PDF, an Excel workbook or both of what became of the tasks of the last days."""
     # Not at the top: a worker that makes no report shall not spend memory on their libraries.
