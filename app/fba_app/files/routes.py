@@ -93,7 +93,7 @@ LOCATION = {"Location": {"description": "The file's own path.", "schema": {"type
     status_code=status.HTTP_201_CREATED,
     summary="Upload a file",
     openapi_extra=UPLOAD,
-    responses={201: {"headers": LOCATION}, **errors.responses(400, 401, 403, 413, 415, 422, 503)},
+    responses={201: {"headers": LOCATION}, **errors.responses(400, 401, 403, 409, 413, 415, 422, 503)},
 )
 async def upload(request: Request, user: User, session: db.Session, response: Response) -> FileView:
     """Store a file. Its name's ending says what it is, and must be one of those that this takes."""

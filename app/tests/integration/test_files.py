@@ -98,7 +98,7 @@ def test_an_upload_is_kept_and_described(client: Client) -> None:
     response = client.upload(name="some/where/Zähler.csv")
     assert response.status_code == 201
     file = response.json()
-    assert response.headers["Location"] == f"{PATH}/{file['id']}"
+    assert response.headers["Location"] == f"{PATH}/{file}"
     assert {
         name: file[name] for name in ("name", "content_type", "size", "sha256", "purpose", "owner_id", "task_id")
     } == {
@@ -206,6 +206,17 @@ def test_what_is_no_upload_is_refused_and_not_kept(client: Client, request_: dic
 
 def test_a_file_may_be_as_large_as_the_limit(client: Client) -> None:
     client.uploaded(b"x" * LIMIT)
+
+
+def test_who_has_the_quota_together_uploads_no_more(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER_QUOTA", "2048")
+    get_settings.cache_clear()
+    file = client.uploaded(b"x" * 2048)
+    response = client.post(PATH, files={"file": ("a.csv", b"x")})
+    assert response.status_code == 409
+    assert "2048" in response.json()["detail"]
+    assert client.delete(f"{PATH}/{file}").status_code == 204
+    client.uploaded(b"x")
 
 
 HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\nContent-Type: text/csv\r\n\r\n'

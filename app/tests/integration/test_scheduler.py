@@ -206,6 +206,18 @@ def test_a_kind_that_is_gone_or_cannot_run_here_is_passed_over(caplog: pytest.Lo
         assert str(schedule_id) in caplog.text
 
 
+def test_a_schedule_of_somebody_who_is_disabled_is_passed_over() -> None:
+    user = User(id=uuid4(), username=secrets.token_hex(8), password_hash="none", disabled=True)
+    with db.session() as session, session.begin():
+        session.add(user)
+    schedule_id = add(created_by=user.id)
+    fire_due()
+    assert tasks_of(schedule_id) == []
+    due = get(schedule_id).next_run_at
+    assert due is not None
+    assert due > datetime.now(UTC)
+
+
 def test_beat_learns_of_every_change_while_it_runs(beats: Callable[[], DatabaseScheduler]) -> None:
     beats()
     schedule_id = add(enabled=False, next_run_at=None)

@@ -145,6 +145,23 @@ def test_a_temporary_error_is_final_after_the_last_attempt(define: Define) -> No
     assert (task.state, task.error, task.attempt) == (State.FAILED, "never", 2)
 
 
+def test_what_postgresql_says_is_for_the_log_alone(define: Define, caplog: pytest.LogCaptureFixture) -> None:
+    # Not written here, where a traceback would show it.
+    secret = uuid4().hex
+
+    def run(*_: object) -> Number:
+        with db.session() as session:
+            session.execute(text("SELECT :secret FROM nowhere"), {"secret": secret})
+        return Number()
+
+    define(run)
+    task_id = add()
+    runner.run(task_id)
+    assert get(task_id).error == "PostgreSQL refused a change."
+    assert "nowhere" in caplog.text
+    assert secret not in caplog.text
+
+
 @pytest.mark.parametrize("error", [ValueError("wrong\0"), KeyError("k"), RecursionError("deep"), MemoryError()])
 def test_any_other_error_is_final_at_once(define: Define, error: Exception) -> None:
     def run(*_: object) -> Number:
@@ -182,6 +199,37 @@ def test_a_waiting_task_is_woken_by_its_cancellation(define: Define) -> None:
     thread.join(10)
     task = get(task_id)
     assert (task.state, task.result) == (State.CANCELLED, None)
+
+
+def test_a_cancelled_task_is_not_begun_again(define: Define) -> None:
+    def run(context: TaskContext, _: Number) -> BaseModel | FanOut:
+        change(context.id, cancel_requested=True)
+        if context.attempt == 1 and context.parts is None and context.checkpoint == {"fails": True}:
+            raise TemporaryError("and would come again")
+        return FanOut("test", [Number()])
+
+    define(run)
+    for checkpoint in ({"fails": True}, {}):
+        task_id = add(checkpoint=checkpoint)
+        runner.run(task_id)
+        task = get(task_id)
+        assert (task.state, task.parts) == (State.CANCELLED, None)
+        assert task.finished_at is not None
+        assert children(task_id) == []
+
+
+def test_a_task_that_was_cancelled_while_its_worker_was_lost_is_not_run(define: Define) -> None:
+    calls = []
+
+    def run(_: TaskContext, arguments: Number) -> Number:
+        calls.append(arguments)
+        return arguments
+
+    define(run)
+    task_id = add(cancel_requested=True)
+    runner.run(task_id)
+    assert get(task_id).state == State.CANCELLED
+    assert calls == []
 
 
 def test_a_task_that_takes_too_long_fails(define: Define) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import secrets
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
+from fastapi.testclient import TestClient
 from kombu import Connection
 from kombu.exceptions import OperationalError
 from sqlalchemy import func, select, text, update
@@ -17,9 +19,10 @@ from sqlalchemy.pool import NullPool
 from fba_app import db
 from fba_app.celery import app as celery_app
 from fba_app.errors import ConflictError, ForbiddenError, NotFoundError, UnavailableError
+from fba_app.main import create_app
 from fba_app.settings import get_settings
 from fba_app.tasks import service
-from fba_app.tasks.models import State, Task
+from fba_app.tasks.models import LEASE, State, Task
 from fba_app.tasks.registry import KINDS
 from fba_app.tasks.relay import Relay
 from fba_app.tasks.requests import AnyTaskRequest
@@ -248,6 +251,38 @@ def test_a_task_whose_message_is_lost_is_published_again(
         change(UUID(wanted), published_at=func.now() - text("interval '61 seconds'"))
         own_relay._look()
         assert messages(connection, queue) == [wanted], "once: the second time the queue was not empty"
+
+
+def test_after_an_outage_a_running_task_has_the_time_of_a_lease_to_say_so(own_relay: Relay) -> None:
+    lapsed = {
+        "state": State.RUNNING,
+        "lease_until": func.now() - text("interval '1 second'"),
+        "published_at": func.now(),
+    }
+    task_id = UUID(due("io", **lapsed))
+
+    def state() -> str:
+        with db.session() as session:
+            return session.scalars(select(Task.state).where(Task.id == task_id)).one()
+
+    own_relay._blind = time.monotonic() - LEASE + 5
+    own_relay._look()
+    assert state() == State.RUNNING
+    own_relay._blind = time.monotonic() - LEASE - 1
+    change(task_id, queue="nowhere", due_at=func.now() + text("interval '1 hour'"))
+    own_relay._look()
+    assert state() == State.QUEUED
+
+
+def test_only_so_many_tasks_can_be_submitted_without_a_password() -> None:
+    settings = get_settings().model_copy(update={"run_task_max_open": 2})
+    with db.session() as session, session.begin():
+        session.execute(update(Task).values(finished_at=func.now()))
+    client = TestClient(create_app(settings))
+    assert [client.get("/run-task/").status_code for _ in range(3)] == [200, 200, 429]
+    with db.session() as session, session.begin():
+        session.execute(update(Task).values(finished_at=func.now()))
+    assert client.get("/run-task/").status_code == 200
 
 
 def test_a_task_waits_for_a_broker_that_is_away(queue: str, own_relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:

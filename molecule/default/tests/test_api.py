@@ -283,8 +283,11 @@ def schemathesis(stack, client, *arguments):
 ENDS_THE_SESSION = "--{}-path-regex=/api/v1/auth/(logout|me/(password|sessions))"
 
 
-def test_no_request_finds_a_fault(log_in, stack, wait_until):
-    """Every operation of the document, with requests that fit it and requests that do not: no 500, and answers as documented."""
+def test_no_request_finds_a_fault(log_in, stack, mailbox, wait_until):
+    """Every operation of the document, with requests that fit it and requests that do not: no 500, and answers as documented.
+
+    The mailbox is there for the mails that the requests send.
+    """
     schemathesis(stack, log_in(), "--max-examples=20", ENDS_THE_SESSION.format("exclude"))
     schemathesis(stack, log_in(), "--max-examples=5", ENDS_THE_SESSION.format("include"))
     log = stack.host.check_output("docker logs fba_server_1 2>&1")
