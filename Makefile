@@ -58,12 +58,17 @@ test: test-quick ## Everything that must hold: lint, unit tests, the app's tests
 	$(TEST) bin/with-engine $(MAKE) test-hosts
 
 test-quick: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Lint and unit tests; no container
+	$(MAKE) --jobs=2 --output-sync=target quick-collection quick-application
+
+quick-collection: FORCE
 	$(TEST) yamllint .
 	$(TEST) ansible-lint --offline
 	$(TEST) ruff check && ruff format --check
 	$(TEST) mypy
 	$(TEST) bin/make-variables --check
 	$(TEST) pytest tests/unit -q
+
+quick-application: FORCE
 	cd app && . ../.cache/app-venv/bin/activate && ruff check && ruff format --check && mypy && pytest -q tests/unit
 
 test-app: tools ## The application's tests against the running stack's data services; tests="-k storage" for some
@@ -99,4 +104,4 @@ lock: tools ## Write the lock files anew from what they are made of
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy dev passwords status logs restart stop destroy test test-quick test-app test-hosts lock FORCE
+.PHONY: help tools deploy dev passwords status logs restart stop destroy test test-quick quick-collection quick-application test-app test-hosts lock FORCE

@@ -19,7 +19,7 @@ MODEL = Path(__file__).parent / "model" / "digits.onnx"
 METADATA: dict[str, Any] = json.loads(MODEL.with_suffix(".json").read_text(encoding="utf-8"))
 """What `model/train.py` says of the model: its `name`, `version`, held-out `accuracy`, and `samples` to try it with."""
 
-BATCH = 100
+BATCH = 32
 """Images between two moments in which the task can be cancelled."""
 
 PIXELS = 64
