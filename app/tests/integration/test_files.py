@@ -98,7 +98,7 @@ def test_an_upload_is_kept_and_described(client: Client) -> None:
     response = client.upload(name="some/where/Zähler.csv")
     assert response.status_code == 201
     file = response.json()
-    assert response.headers["Location"] == f"{PATH}/{file}"
+    assert response.headers["Location"] == f"{PATH}/{file['id']}"
     assert {
         name: file[name] for name in ("name", "content_type", "size", "sha256", "purpose", "owner_id", "task_id")
     } == {

@@ -18,6 +18,7 @@ from fba_app.schedules import routes
 from fba_app.schedules.models import Schedule
 from fba_app.schedules.scheduler import fire_due
 from fba_app.tasks.models import Task
+from fba_app.tasks.relay import Relay
 from fba_app.users import access
 from fba_app.users.access import Permission, Principal
 from fba_app.users.models import User
@@ -42,6 +43,11 @@ def become(app: object, user: Principal) -> None:
 @pytest.fixture
 def manager() -> Principal:
     return principal(Permission.SCHEDULES_MANAGE)
+
+
+@pytest.fixture(autouse=True)
+def _broker_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Relay, "available", True)
 
 
 @pytest.fixture

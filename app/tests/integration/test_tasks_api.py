@@ -4,11 +4,13 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from kombu import Connection
 from kombu.exceptions import OperationalError
@@ -16,12 +18,11 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from fba_app import db
+from fba_app import db, errors
 from fba_app.celery import app as celery_app
 from fba_app.errors import ConflictError, ForbiddenError, NotFoundError, UnavailableError
-from fba_app.main import create_app
 from fba_app.settings import get_settings
-from fba_app.tasks import service
+from fba_app.tasks import run_task, service
 from fba_app.tasks.models import LEASE, State, Task
 from fba_app.tasks.registry import KINDS
 from fba_app.tasks.relay import Relay
@@ -278,11 +279,20 @@ def test_only_so_many_tasks_can_be_submitted_without_a_password() -> None:
     settings = get_settings().model_copy(update={"run_task_max_open": 2})
     with db.session() as session, session.begin():
         session.execute(update(Task).values(finished_at=func.now()))
-    client = TestClient(create_app(settings))
-    assert [client.get("/run-task/").status_code for _ in range(3)] == [200, 200, 429]
-    with db.session() as session, session.begin():
-        session.execute(update(Task).values(finished_at=func.now()))
-    assert client.get("/run-task/").status_code == 200
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await db.async_engine().dispose()
+
+    app = FastAPI(lifespan=lifespan)
+    errors.install(app)
+    app.include_router(run_task.router(settings))
+    with TestClient(app) as client:
+        assert [client.get("/run-task/").status_code for _ in range(3)] == [200, 200, 429]
+        with db.session() as session, session.begin():
+            session.execute(update(Task).values(finished_at=func.now()))
+        assert client.get("/run-task/").status_code == 200
 
 
 def test_a_task_waits_for_a_broker_that_is_away(queue: str, own_relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
