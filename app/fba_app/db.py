@@ -66,19 +66,23 @@ CONNECT_ARGS: dict[str, Any] = {
     "keepalives_count": 3,
 }
 
+ENGINE_OPTIONS: dict[str, Any] = {
+    "connect_args": CONNECT_ARGS,
+    "pool_pre_ping": True,
+    "pool_size": 10,
+    # Which would tell the log what requests and tasks are about.
+    "hide_parameters": True,
+}
+
 
 @lru_cache
 def async_engine() -> AsyncEngine:
     """The server's engine; connects when first used."""
     return create_async_engine(
         url(get_settings()),
-        connect_args=CONNECT_ARGS,
-        pool_pre_ping=True,
-        pool_size=10,
         max_overflow=10,
         pool_timeout=5,
-        # Which would tell the log what requests and tasks are about.
-        hide_parameters=True,
+        **ENGINE_OPTIONS,
     )
 
 
@@ -87,12 +91,9 @@ def _engine(process: int) -> Engine:
     del process
     return create_engine(
         url(get_settings()),
-        connect_args=CONNECT_ARGS,
-        pool_pre_ping=True,
-        pool_size=10,
         max_overflow=0,
         pool_timeout=60,
-        hide_parameters=True,
+        **ENGINE_OPTIONS,
     )
 
 
