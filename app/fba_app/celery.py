@@ -13,6 +13,7 @@ from urllib.parse import quote
 from celery import Celery
 from kombu import Exchange, Queue
 
+from fba_app.keepalive import SOCKET_OPTIONS
 from fba_app.settings import Settings, get_settings
 from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE
 
@@ -30,7 +31,8 @@ def _broker(settings: Settings) -> dict[str, Any]:
     password = quote(settings.rabbitmq_password.get_secret_value(), safe="")
     vhost = quote(settings.rabbitmq_vhost, safe="")
     tls = {
-        "ca_certs": str(settings.tls_ca_file),
+        # py-amqp reads them for each connection, as does the synchronous half of redis-py below.
+        **settings.tls_files("ca_certs", "certfile", "keyfile"),
         "cert_reqs": ssl.CERT_REQUIRED,
         # Without it the certificate's host name is not checked.
         "server_hostname": settings.rabbitmq_host,
@@ -46,7 +48,7 @@ def _result_backend(settings: Settings) -> dict[str, Any]:
     password = quote(settings.redis_password.get_secret_value(), safe="")
     url = f"{scheme}://:{password}@{settings.redis_host}:{settings.redis_port}/{settings.redis_database}"
     tls = {
-        "ssl_ca_certs": str(settings.tls_ca_file),
+        **settings.tls_files("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"),
         "ssl_cert_reqs": ssl.CERT_REQUIRED,
         "ssl_check_hostname": True,
     }
@@ -79,8 +81,12 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # The broker gives the messages of a lost connection to others. What ran on here would fill the pool and keep
         # the worker from answering; it begins again when its claim has run out.
         "worker_cancel_long_running_tasks_on_connection_loss": True,
-        # Publishing succeeds only when the broker has the message safe.
-        "broker_transport_options": {"confirm_publish": True},
+        "broker_transport_options": {
+            # Publishing succeeds only when the broker has the message safe.
+            "confirm_publish": True,
+            # py-amqp's own would take more than a minute for an idle connection, and a second's pause for the end.
+            "socket_settings": SOCKET_OPTIONS,
+        },
         # About a minute in all, which outlasts a broker's restart.
         "task_publish_retry_policy": {
             "max_retries": 20,
@@ -92,7 +98,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # Heartbeats slow the gevent worker to a dozen tasks a second and can deadlock it with confirms. The sockets'
-        # TCP keepalive finds a dead broker instead.
+        # TCP keepalive, above, finds a dead broker instead.
         "broker_heartbeat": 0,
         # Only data crosses the broker: unpickling a message would be running it.
         "accept_content": ["json"],
@@ -109,6 +115,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # Shorter than the default two minutes for a Redis that has gone without a word.
         "redis_socket_timeout": 10.0,
         "redis_socket_connect_timeout": 5.0,
+        # How it asks, Celery has no setting for: see results.py.
         "redis_socket_keepalive": True,
         # The soft limit lets a task clean up. The broker's consumer_timeout must be longer than the hard one.
         "task_soft_time_limit": settings.soft_time_limit,

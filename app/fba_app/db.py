@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Session as SyncSession
 
+from fba_app.keepalive import LIBPQ_OPTIONS
 from fba_app.settings import Settings, get_settings
 
 
@@ -42,7 +43,9 @@ class Base(DeclarativeBase):
 
 def url(settings: Settings) -> URL:
     """The database's address; psycopg 3 serves both kinds of engine."""
-    tls = {"sslmode": "verify-full", "sslrootcert": str(settings.tls_ca_file)} if settings.tls_ca_file else {}
+    # libpq reads the files for each connection.
+    files = settings.tls_files("sslrootcert", "sslcert", "sslkey")
+    tls = {"sslmode": "verify-full", **files} if files else {}
     return URL.create(
         "postgresql+psycopg",
         username=settings.db_user,
@@ -57,14 +60,7 @@ def url(settings: Settings) -> URL:
 AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
 """What SQLAlchemy raises when PostgreSQL is away, or too busy for one more."""
 
-# Seconds, and one in milliseconds. The system would take hours to notice a host that vanished, or a quarter of one.
-CONNECT_ARGS: dict[str, Any] = {
-    "connect_timeout": 5,
-    "tcp_user_timeout": 30_000,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-}
+CONNECT_ARGS: dict[str, Any] = {"connect_timeout": 5, **LIBPQ_OPTIONS}
 
 ENGINE_OPTIONS: dict[str, Any] = {
     "connect_args": CONNECT_ARGS,

@@ -53,6 +53,10 @@ class Settings(BaseSettings):
 
     tls_ca_file: FilePath | None = None
     """When set, all three connections use TLS and verify certificate and host name against this authority."""
+    tls_cert_file: FilePath | None = None
+    """The certificate that all three connections show, if they shall."""
+    tls_key_file: FilePath | None = None
+    """Its key. Both files may be replaced at any time: every new connection reads them."""
 
     timezone: str = "UTC"
     """The time zone of schedules, reports and pages."""
@@ -129,6 +133,19 @@ class Settings(BaseSettings):
         if self.run_task_max_duration is None:
             return min(300, self.soft_time_limit - 1)
         return self.run_task_max_duration
+
+    def tls_files(self, authority: str, certificate: str, key: str) -> dict[str, str]:
+        """The files of TLS that there are, by the names that a library has for them; none if it is not used."""
+        files = {authority: self.tls_ca_file, certificate: self.tls_cert_file, key: self.tls_key_file}
+        return {name: str(path) for name, path in files.items() if path is not None}
+
+    @model_validator(mode="after")
+    def _certificate_is_complete(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE belong together: both must be set, or neither")
+        if self.tls_cert_file is not None and self.tls_ca_file is None:
+            raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE need TLS_CA_FILE: no connection uses TLS without it")
+        return self
 
     @model_validator(mode="after")
     def _fits_the_time_limit(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fba.stack.plugins.plugin_utils.pki import is_good, issue, make_ca
+from ansible_collections.fba.stack.plugins.plugin_utils.pki import Authorities, days_left
 from ansible_collections.fba.stack.plugins.plugin_utils.vault import VaultFile
 
 
@@ -25,28 +25,30 @@ class ActionModule(ActionBase):
                 "path": {"type": "path", "required": True},
                 "authority": {"type": "str", "required": True},
                 "authority_days": {"type": "int", "required": True},
-                "names": {"type": "dict", "required": True},
+                "authority_warn_days": {"type": "int", "required": True},
+                "wanted": {"type": "dict", "required": True},
                 "days": {"type": "int", "required": True},
                 "renew_days": {"type": "int", "required": True},
+                "step": {"type": "str", "choices": ["", *Authorities.STEPS], "default": ""},
             }
         )
         now = datetime.datetime.now(datetime.UTC)
         vault_file = VaultFile(args["path"], self._loader, "Internal certificate authority and what it issued, made on first use")
-        stored: dict[str, Any] = vault_file.read().get("fba_pki") or {}
-        issued = []
-        if not stored.get("authority"):
-            stored = {"authority": make_ca(args["authority"], args["authority_days"], now), "issued": {}}
-            issued.append(args["authority"])
-        for service, names in args["names"].items():
-            if not is_good(stored["issued"].get(service), stored["authority"], names, args["renew_days"], now):
-                stored["issued"][service] = issue(stored["authority"], names, args["days"], now)
-                issued.append(service)
-        if issued and not self._task.check_mode:
-            vault_file.write({"fba_pki": stored})
-        result["changed"] = bool(issued)
-        result["issued"] = issued
+        before: dict[str, Any] = vault_file.read().get("fba_pki") or {}
+        authorities = Authorities(before, now)
+        authorities.begin(args["authority"], args["authority_days"])
+        if args["step"]:
+            authorities.step(args["step"], args["authority"], args["authority_days"])
+        authorities.issue(args["wanted"], args["days"], args["renew_days"])
+        result["changed"] = authorities.stored() != before
+        if result["changed"] and not self._task.check_mode:
+            vault_file.write({"fba_pki": authorities.stored()})
+        left = min(days_left(authority["certificate"], now) for authority in authorities.authorities)
+        if left < args["authority_warn_days"] and not args["step"]:
+            result["warnings"] = [f"The internal authority is valid for {left} more days: put another in its place by fba.stack.rotate_authority"]
+        result["issued"] = authorities.news
         result["ansible_facts"] = {
-            "fba_ca_certificate": stored["authority"]["certificate"],
-            "fba_certificates": stored["issued"],
+            "fba_ca_certificate": authorities.trusted,
+            "fba_certificates": authorities.issued,
         }
         return result

@@ -3,16 +3,28 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.fba.stack.plugins.plugin_utils.precheck import HIDDEN, SECRETS, SERVICES, check, check_type
+from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES, members, stack_hosts
+from ansible_collections.fba.stack.plugins.plugin_utils.hosts import Fleet
+from ansible_collections.fba.stack.plugins.plugin_utils.precheck import HIDDEN, SECRETS, VAULT_FILES, check, check_type
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 EVERYWHERE = ("common", "host", "secrets", "certificates", "images")
+
+
+def private_address(variables: Mapping[str, Any]) -> str | None:
+    """Return a host's address as its own variables have it, or None where they cannot be evaluated."""
+    try:
+        return str(variables.get("fba_private_address") or "")
+    except AnsibleError:
+        return None
 
 
 class ActionModule(ActionBase):
@@ -22,19 +34,33 @@ class ActionModule(ActionBase):
         file = ROLES.joinpath(role, *path)
         return self._loader.load_from_file(str(file), trusted_as_template=True) or {} if file.exists() else {}
 
+    def _leaving(self, given: dict[str, Any]) -> list[str]:
+        """Return the hosts that are to be taken out. A value that is no list is refused with the others."""
+        variables = self._load("common", "defaults", "main.yml") | given
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        try:
+            value = templar.template(variables.get("fba_leaving", []))
+        except AnsibleError:
+            return []
+        return check_type("fba_leaving", {"type": "list", "elements": "str"}, value)[0] or []
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check every variable of every role that this host will see."""
         result = super().run(tmp, task_vars)
         self.validate_argument_spec({})
         given = dict(task_vars or {})
         host = given["inventory_hostname"]
-        services = [service for service in SERVICES if host in given["groups"].get(service, [])]
-        roles = [*EVERYWHERE, *services]
+        groups, leaving = given["groups"], self._leaving(given)
+        # Its services' variables are of no concern any more if it leaves
+        roles = [*EVERYWHERE, *(service for service in SERVICES if host in members(groups, service, leaving))]
 
-        variables: dict[str, Any] = {}
+        defaults: dict[str, Any] = {}
         for role in roles:
-            variables |= self._load(role, "defaults", "main.yml") | self._load(role, "vars", "main.yml")
-        variables |= given
+            defaults |= self._load(role, "defaults", "main.yml") | self._load(role, "vars", "main.yml")
+        variables = defaults | given
+        # Of a list of hosts ansible gives the word None: they would be in a folder of that name
+        nowhere = given.get("inventory_dir") in (None, "None")
+        homeless = [name for name in VAULT_FILES if nowhere and variables[name] == defaults[name]]
         templar = self._templar.copy_with_new_env(available_variables=variables)
 
         problems: list[str] = []
@@ -44,7 +70,7 @@ class ActionModule(ActionBase):
             entry = "shared" if role == "common" else "main"
             options |= self._load(role, "meta", "argument_specs.yml")["argument_specs"][entry].get("options", {})
         for name in dict.fromkeys([*options, *SECRETS]):
-            if name not in variables:
+            if name not in variables or name in homeless:
                 continue
             try:
                 value = templar.template(variables[name])
@@ -57,11 +83,33 @@ class ActionModule(ActionBase):
             if not wrong:
                 values[name] = value
 
+        fleet = Fleet(
+            host=host,
+            groups=groups,
+            leaving=leaving,
+            build_host=values.get("fba_build_host"),
+            addresses={each: private_address(given["hostvars"][each]) for each in stack_hosts(groups, leaving)}
+            # The roles' defaults count for this host alone
+            | {host: values.get("fba_private_address")},
+            asked=given["ansible_play_hosts_all"],
+            reached=given["ansible_play_hosts"],
+        )
         name = values.get("fba_name", "fba")
-        state = self._execute_module("fba.stack.host_state", {"stack": name, "volumes": [f"{name}_postgres"]}, task_vars=task_vars)
+        wanted = {"stack": name, "network": values.get("fba_network", f"{name}_network"), "volumes": [f"{name}_postgres"]}
+        before = time.time()
+        state = self._execute_module("fba.stack.host_state", wanted, task_vars=task_vars)
+        after = time.time()
         if state.get("failed"):
             return state
-        problems += check(values, services, given["ansible_facts"], state, given["groups"], self._connection.transport)
+        problems += check(
+            values,
+            fleet,
+            facts=given["ansible_facts"],
+            state=state,
+            connection=self._connection.transport,
+            window=(before, after),
+            homeless=homeless,
+        )
         if problems:
             result["failed"] = True
             result["problems"] = problems

@@ -52,7 +52,7 @@ class ActionModule(ActionBase):
                         "volume": {"type": "str"},
                     },
                 },
-                "volumes": {"type": "list", "elements": "str", "required": True},
+                "volumes": {"type": "list", "elements": "str"},
             }
         )
         given = task_vars or {}
@@ -61,7 +61,11 @@ class ActionModule(ActionBase):
         )
         stored = vault_file.read()
         new = missing(args["wanted"], given, stored)
-        problems = refused(new, args["volumes"], args["path"])
+        result["ask"] = [entry["volume"] for entry in new if entry.get("volume")] if args["volumes"] is None else []
+        result["changed"] = False
+        if result["ask"]:
+            return result
+        problems = refused(new, args["volumes"] or [], args["path"])
         if problems:
             raise AnsibleActionFail("\n".join(problems))
         if new:

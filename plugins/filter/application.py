@@ -56,16 +56,19 @@ def shell_lines(commands: list[list[str]]) -> str:
     return "\n".join(shlex.join(str(word) for word in command) for command in commands)
 
 
-def server_replicas(addresses: list[str], stack: str, port: int, publish_port: int) -> list[dict[str, Any]]:
-    """Return what differs between the server's replicas: name, fixed address, and the published port, counted up from the first.
+def server_replicas(
+    addresses: list[str], stack: str, port: int, publish_port: int, private_address: str = "", peer_port: int = 0
+) -> list[dict[str, Any]]:
+    """Return what differs between the server's replicas: name, fixed address, and the published ports, counted up from the first.
 
-    `port` is the one inside the network; a `publish_port` of 0 publishes none.
+    `port` is the one inside the network. `publish_port` is on loopback, 0 for none; `peer_port` on the private address, if there is one.
     """
+    first = ([("127.0.0.1", publish_port)] if publish_port else []) + ([(private_address, peer_port)] if private_address else [])
     return [
         {
             "name": f"{stack}_server_{number}",
             "address": address,
-            "ports": [f"127.0.0.1:{publish_port + number - 1}:{port}"] if publish_port else [],
+            "ports": [f"{host}:{start + number - 1}:{port}" for host, start in first],
         }
         for number, address in enumerate(addresses, 1)
     ]

@@ -16,15 +16,19 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
+
 # Where the probe that ends a hanging program is mounted
 PROBE = "/opt/fba/probe.sh"
 
 # What the collection brings to every container with supervised programs
 TOOLS = "/opt/fba"
 SUPERVISOR_CONFIG = "/etc/supervisor/supervisord.conf"
-
-# What stands on what: services start in this order and stop in the reverse one
-START_ORDER = ["postgres", "redis", "rabbitmq", "worker", "server", "beat", "flower", "nginx"]
+# How a running container takes over changed files
+RELOAD = f"{TOOLS}/reload"
+# Where a container sees its certificate, and what it elects its leader with
+TLS = "/run/fba/tls"
+LOCK_SERVICE = "/run/fba/lock/pg_service.conf"
 
 
 def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
@@ -37,6 +41,8 @@ def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
         "volumes": {},
         "binds": {},
         "tmpfs": {},
+        "tls": None,
+        "hosts": {},
         "logs": False,
         "address": None,
         "ports": [],
@@ -77,6 +83,11 @@ def _host_path(root: str, entry: dict[str, Any]) -> str:
 def _supervisor_command(program: dict[str, Any]) -> str:
     """Return a program's command line as supervisord reads it: words quoted for its shlex, percent signs doubled."""
     command = [str(word) for word in program["command"]]
+    if program.get("singleton"):
+        election = [f"--name={program['name']}", f"--service-file={LOCK_SERVICE}", f"--stop-wait={program['stop_wait']}"]
+        command = ["/opt/supervisor/bin/python", f"{TOOLS}/singleton.py", *election, "--", *command]
+    if program.get("prelude"):
+        command = [str(word) for word in program["prelude"]] + command
     if program.get("watch"):
         watches = [f"--watch={path}" for path in program["watch"]]
         command = ["/opt/supervisor/bin/python", f"{TOOLS}/watch.py", *watches, f"--stop-wait={program['stop_wait']}", "--", *command]
@@ -151,6 +162,8 @@ def container_files(spec: dict[str, Any], root: str, tools: dict[str, str]) -> l
     if spec["programs"]:
         added |= {f"{TOOLS}/{name}": text for name, text in tools.items() if name.endswith(".py")}
         added[SUPERVISOR_CONFIG] = supervisor_config(spec["programs"])
+    if spec["reload"]:
+        added[RELOAD] = shlex.join(str(word) for word in spec["reload"]) + "\n"
     files = [
         {
             "path": _host_path(root, entry),
@@ -186,10 +199,10 @@ def container_hash(spec: dict[str, Any], key: str, context: Any = None) -> str:
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]
 
 
-def container_options(spec: dict[str, Any], root: str, log_root: str) -> dict[str, Any]:
+def container_options(spec: dict[str, Any], root: str, log_root: str, tls_root: str) -> dict[str, Any]:
     """Return the options of community.docker.docker_container that depend on the spec.
 
-    `root` and `log_root` are the container's folders for files and logs on the host.
+    `root` and `log_root` are the container's folders for files and logs on the host, `tls_root` the one with a folder for each certificate.
     """
     full = _with_defaults(spec)
     user = int(full["user"])
@@ -214,6 +227,8 @@ def container_options(spec: dict[str, Any], root: str, log_root: str) -> dict[st
         mounts.append({"type": "volume", "source": volume, "target": path, "read_only": mode == "ro"})
     for host, target in sorted(full["binds"].items()):
         mounts.append({"type": "bind", "source": host, "target": target, "read_only": True})
+    if full["tls"]:
+        mounts.append({"type": "bind", "source": f"{tls_root}/{full['tls']}", "target": TLS, "read_only": True})
     if full["logs"]:
         mounts.append({"type": "bind", "source": log_root, "target": "/var/log/fba", "read_only": False})
     tmpfs = {"/tmp": "64m", **full["tmpfs"]}
@@ -233,6 +248,7 @@ def container_options(spec: dict[str, Any], root: str, log_root: str) -> dict[st
         "capabilities": full["capabilities"],
         "read_only": full["read_only"],
         "address": full["address"],
+        "hosts": full["hosts"],
     }
     if full["health"]:
         health = full["health"]
@@ -251,15 +267,15 @@ def container_options(spec: dict[str, Any], root: str, log_root: str) -> dict[st
 
 
 def container_plan(
-    spec: dict[str, Any], key: str, context: dict[str, Any], folders: tuple[str, str], tools: dict[str, str], once: bool = False
+    spec: dict[str, Any], key: str, context: dict[str, Any], folders: tuple[str, str, str], tools: dict[str, str], once: bool = False
 ) -> dict[str, Any]:
     """Return all that the role's tasks need to know of a container, worked out once.
 
-    `folders` are the container's for files and for logs on the host, `tools` the texts of the collection's own scripts by file name, `key`
+    `folders` are the container's for files and for logs on the host, and that of all certificates, `tools` the texts of the collection's own scripts by file name, `key`
     and `context` as for container_hash. With `once`, the container runs its command to the end instead of staying.
     """
-    root, log_root = folders
-    options = container_options(spec, root, log_root)
+    root, log_root, tls_root = folders
+    options = container_options(spec, root, log_root, tls_root)
     return {
         "name": spec["name"],
         "service": spec["service"],
@@ -270,23 +286,32 @@ def container_plan(
         "owner": int(spec["user"]),
         "log_dir": log_root if spec.get("logs") else None,
         "files": container_files(spec, root, tools),
-        "reload": spec.get("reload") or [],
+        "reload": ["sh", RELOAD] if spec.get("reload") else [],
         "reload_files": container_reload_files(spec, root),
         "options": options,
     }
 
 
-def container_list(containers: list[dict[str, Any]], order: str, once: bool = False) -> list[dict[str, Any]]:
+def container_list(
+    containers: list[dict[str, Any]], order: str, once: bool = False, services: list[str] | None = None, running: bool = False
+) -> list[dict[str, Any]]:
     """Return `name` and `stop_timeout` (seconds) of containers, as docker_host_info lists them, in the order `start` or `stop`.
 
-    With `once`, also those that ran to their end and are kept as a record.
+    With `once`, also those that ran to their end and are kept as a record. With `services` those of these alone, with `running` those alone
+    that run.
     """
 
     def rank(container: dict[str, Any]) -> tuple[int, str]:
         service = container["Labels"].get("fba.service")
-        return (START_ORDER.index(service) if service in START_ORDER else len(START_ORDER), container["Names"][0])
+        return (SERVICES.index(service) if service in SERVICES else len(SERVICES), container["Names"][0])
 
-    wanted = [container for container in containers if once or container["Labels"].get("fba.once") != "true"]
+    wanted = [
+        container
+        for container in containers
+        if (once or container["Labels"].get("fba.once") != "true")
+        and (services is None or container["Labels"].get("fba.service") in services)
+        and (not running or container["State"] == "running")
+    ]
     found = [
         {"name": container["Names"][0].lstrip("/"), "stop_timeout": int(container["Labels"].get("fba.stop_timeout", 10))}
         for container in sorted(wanted, key=rank)

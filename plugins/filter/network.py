@@ -10,6 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 # The upper half of the subnet is Docker's to hand out; these are counted up from the gateway in the lower half
+NGINX = 10
 FIRST_REPLICA = 11
 
 
@@ -26,6 +27,11 @@ def gateway(subnet: str) -> str:
     return str(ipaddress.ip_network(subnet)[1])
 
 
+def nginx_address(subnet: str) -> str:
+    """Return nginx's fixed address in the network: the one that the packet filter lets everybody reach."""
+    return str(ipaddress.ip_network(subnet)[NGINX])
+
+
 def dynamic_range(subnet: str) -> str:
     """Return the half of the subnet that Docker hands out to containers without a fixed address."""
     return str(list(ipaddress.ip_network(subnet).subnets(prefixlen_diff=1))[1])
@@ -36,4 +42,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"dynamic_range": dynamic_range, "gateway": gateway, "replica_addresses": replica_addresses}
+        return {
+            "dynamic_range": dynamic_range,
+            "gateway": gateway,
+            "nginx_address": nginx_address,
+            "replica_addresses": replica_addresses,
+        }

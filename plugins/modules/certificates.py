@@ -10,6 +10,7 @@ version_added: 1.0.0
 author: The fba.stack authors
 description:
   - Makes the authority on first use, and issues every certificate that is missing, names other hosts, or is about to end.
+  - Puts another authority in the place of the first, in three steps between which every host has to take over what has changed.
   - Runs on the controller. Keys and certificates are kept in a vault file and returned as facts.
 options:
   path:
@@ -24,8 +25,12 @@ options:
     description: Days that a new authority is valid.
     type: int
     required: true
-  names:
-    description: Service to the list of DNS names that its certificate holds for.
+  authority_warn_days:
+    description: An authority with fewer days left than this brings a warning.
+    type: int
+    required: true
+  wanted:
+    description: Subject to C(names) (DNS) and C(addresses) (IP) that its certificate holds for, both empty for a mere client.
     type: dict
     required: true
   days:
@@ -36,6 +41,13 @@ options:
     description: A certificate with fewer days left than this is issued again.
     type: int
     required: true
+  step:
+    description:
+      - C(trust) makes the next authority, so that both are trusted. C(issue) issues everything again by the newer one. C(retire) forgets the
+        older one. Empty leaves the authorities as they are.
+    type: str
+    choices: ["", trust, issue, retire]
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -44,8 +56,9 @@ EXAMPLES = r"""
     path: "{{ inventory_dir }}/group_vars/all/fba_certificates.yml"
     authority: fba internal authority
     authority_days: 3650
-    names:
-      postgres: [fba_postgres, localhost]
+    authority_warn_days: 365
+    wanted:
+      data/postgres: {names: [fba_postgres, localhost], addresses: []}
     days: 825
     renew_days: 60
   no_log: true
@@ -58,7 +71,7 @@ issued:
   elements: str
   returned: always
 ansible_facts:
-  description: C(fba_ca_certificate), a PEM text, and C(fba_certificates), service to C(certificate) and C(private_key).
+  description: C(fba_ca_certificate), PEM text of all trusted authorities, and C(fba_certificates), subject to C(certificate) and C(private_key).
   type: dict
   returned: always
 """

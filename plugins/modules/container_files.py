@@ -39,6 +39,9 @@ options:
         description: Permissions, octal digits.
         type: str
         required: true
+      owner:
+        description: Numeric user and group of this file, where they are not O(owner).
+        type: int
       content:
         description: Text that may be shown in a diff.
         type: str
@@ -151,6 +154,7 @@ def main():
                 "options": {
                     "path": {"type": "path", "required": True},
                     "mode": {"type": "str", "required": True},
+                    "owner": {"type": "int"},
                     "content": {"type": "str"},
                     "secret_content": {"type": "str", "no_log": True},
                 },
@@ -185,8 +189,9 @@ def main():
         secret = entry["secret_content"] is not None
         content = to_bytes(entry["secret_content"] if secret else entry["content"])
         mode = int(entry["mode"], 8)
+        user = owner if entry["owner"] is None else entry["owner"]
         before = read(path)
-        if before == content and is_right(path, mode, owner):
+        if before == content and is_right(path, mode, user):
             continue
         changed_files.append(path)
         if before != content:
@@ -201,7 +206,7 @@ def main():
                 }
             )
         if not check_mode:
-            write(path, content, mode, owner)
+            write(path, content, mode, user)
 
     module.exit_json(changed=changed or bool(changed_files), changed_files=changed_files, diff=diff)
 

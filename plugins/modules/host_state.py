@@ -10,13 +10,18 @@ short_description: Tell what a host has that a stack may collide with
 version_added: 1.0.0
 author: The fba.stack authors
 description:
-  - Reads listening ports, memory, free disk space, and, where a Docker engine answers, the stack's own ports and data volumes.
+  - Reads listening ports, the clock, memory, free disk space, and, where a Docker engine answers, the stack's own ports, network and data
+    volumes.
   - Needs nothing but Python on the host, and changes nothing.
 options:
   stack:
     description: Name of the stack, whose own published ports are told apart.
     type: str
     default: fba
+  network:
+    description: Docker network whose bridge to look for.
+    type: str
+    default: ""
   volumes:
     description: Data volumes to look for.
     type: list
@@ -31,6 +36,7 @@ EXAMPLES = r"""
 - name: Look at the host
   fba.stack.host_state:
     stack: fba
+    network: fba_network
     volumes: [fba_postgres]
 """
 
@@ -39,11 +45,22 @@ engine:
   description: Version of the Docker engine that answers, or an empty string.
   type: str
   returned: always
-listening:
-  description: TCP ports that something listens on, other than the stack's own containers.
-  type: list
-  elements: int
+bridge:
+  description: Name of the interface that the network has on the host, or an empty string where there is no such network.
+  type: str
   returned: always
+clock:
+  description: The host's time in seconds since 1970.
+  type: float
+  returned: always
+listening:
+  description:
+    - IPv4 address and TCP port of everything that listens, other than the stack's own containers. C(0.0.0.0) is any address.
+    - The any, loopback and mapped addresses of IPv6 are given as those of IPv4. Other addresses of IPv6 are left out.
+  type: list
+  elements: list
+  returned: always
+  sample: [["0.0.0.0", 22], ["127.0.0.1", 5432]]
 volumes:
   description: Those of the asked volumes that exist.
   type: list
@@ -64,15 +81,19 @@ disk_free:
 """
 
 import http.client
+import ipaddress
 import json
 import os
 import socket
+import struct
+import time
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 
 SOCKET = "/var/run/docker.sock"
 LISTEN = "0A"
+ANY = "0.0.0.0"
 
 
 class EngineConnection(http.client.HTTPConnection):
@@ -99,33 +120,62 @@ def ask_engine(path):
         connection.close()
 
 
+def as_ipv4(text):
+    """Return the IPv4 address that means the same, or None where none does. Docker gives an empty text for any."""
+    address = ipaddress.ip_address(text or ANY)
+    if address.version == 4:
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    if address.is_unspecified:
+        return ANY
+    return "127.0.0.1" if address.is_loopback else None
+
+
+def parse_address(text):
+    """Return an address of the kernel's tables as text. They have it as numbers of 32 bits in the machine's own order."""
+    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    return str(ipaddress.ip_address(struct.pack(f"={len(words)}I", *words)))
+
+
 def parse_listening(text):
-    """Return the ports in state LISTEN of a /proc/net/tcp table."""
-    ports = set()
+    """Return (IPv4 address, port) of each socket in state LISTEN of a /proc/net/tcp table."""
+    found = set()
     for line in text.splitlines()[1:]:
         columns = line.split()
         if columns[3] == LISTEN:
-            ports.add(int(columns[1].rpartition(":")[2], 16))
-    return ports
+            address, _colon, port = columns[1].rpartition(":")
+            found.add((as_ipv4(parse_address(address)), int(port, 16)))
+    return {(address, port) for address, port in found if address}
 
 
 def listening_ports():
-    """Return every TCP port that something on the host listens on."""
-    ports = set()
+    """Return (IPv4 address, port) of everything on the host that listens for TCP."""
+    found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(table, encoding="ascii") as handle:
-                ports |= parse_listening(handle.read())
+                found |= parse_listening(handle.read())
         except FileNotFoundError:
             continue
-    return ports
+    return found
 
 
 def own_ports(stack):
-    """Return the host ports that the stack's containers publish."""
+    """Return (IPv4 address, port) of what the stack's containers publish."""
     filters = quote(json.dumps({"label": [f"fba.stack={stack}"]}))
     containers = ask_engine(f"/containers/json?all=1&filters={filters}") or []
-    return {port["PublicPort"] for container in containers for port in container["Ports"] if "PublicPort" in port}
+    return {
+        (as_ipv4(port.get("IP")), port["PublicPort"]) for container in containers for port in container["Ports"] if "PublicPort" in port
+    }
+
+
+def bridge_of(network):
+    """Return the name of the interface that a Docker network has on the host."""
+    about = ask_engine(f"/networks/{quote(network)}") if network else None
+    if not about:
+        return ""
+    return (about.get("Options") or {}).get("com.docker.network.bridge.name") or f"br-{about['Id'][:12]}"
 
 
 def free_bytes(path):
@@ -141,6 +191,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "str", "default": "fba"},
+            "network": {"type": "str", "default": ""},
             "volumes": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -159,6 +210,8 @@ def main():
     module.exit_json(
         changed=False,
         engine=info.get("ServerVersion", ""),
+        bridge=bridge_of(module.params["network"]),
+        clock=time.time(),
         listening=sorted(listening_ports() - own_ports(module.params["stack"])),
         volumes=volumes,
         postgres_versions=versions,

@@ -35,10 +35,11 @@ options:
         description: Data volume that keeps a value of the secret. Where it exists already, nothing is generated and the task fails.
         type: str
   volumes:
-    description: Data volumes that exist on the hosts.
+    description:
+      - Data volumes that exist on the hosts. Where it is left out and a missing secret has a volume, nothing is made, and RV(ask) says which
+        volumes to look for. So the hosts are only asked when it matters.
     type: list
     elements: str
-    required: true
 """
 
 EXAMPLES = r"""
@@ -53,6 +54,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+ask:
+  description: Volumes to look for before the secrets can be made; empty when all is done.
+  type: list
+  elements: str
+  returned: always
 ansible_facts:
   description: The secrets that the inventory does not set itself, by name.
   type: dict

@@ -9,17 +9,19 @@ from __future__ import annotations
 import ipaddress
 import re
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.errors import UnsupportedError
 
-from ansible_collections.fba.stack.plugins.filter.network import FIRST_REPLICA
+from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
+from ansible_collections.fba.stack.plugins.filter.network import FIRST_REPLICA, gateway
+from ansible_collections.fba.stack.plugins.plugin_utils.hosts import ANY, LOOPBACK, Fleet, interfaces, listed, overlap, usable
 
-SERVICES = ("postgres", "redis", "rabbitmq", "server", "worker", "beat", "flower", "nginx")
+DATA = ("postgres", "redis", "rabbitmq")
 SINGLE = ("postgres", "redis", "rabbitmq", "flower")
 DISTRIBUTIONS = {"Debian": 12, "Ubuntu": 22}
 PRIVATE = [ipaddress.IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
@@ -35,7 +37,7 @@ SECRETS = {
     "fba_spec_key": 32,
 }
 # What Debian 13 packages
-DISTRO_VERSIONS = {"postgres": "17", "redis": "8.0", "rabbitmq": "4.0", "nginx": "1.26", "python": "3.13"}
+DISTRO_VERSIONS = {"postgres": "17", "redis": "8.0", "rabbitmq": "4.0", "nginx": "1.26", "registry": "2.8", "python": "3.13"}
 # Variables whose value, or a part of it, may be a secret: no sentence has it
 HIDDEN = re.compile(r"_(password|secret|key|env|settings)$")
 # Each must be smaller than the next: what is inside ends by itself before what is around it kills it
@@ -46,6 +48,7 @@ TIMEOUT_CHAINS = (
     ("beat", ("beat_stop_wait", "beat_stop_timeout")),
     ("flower", ("flower_stop_wait", "flower_stop_timeout")),
 )
+# Where 0 publishes none
 PORTS = {
     "postgres": ("postgres_publish_port",),
     "redis": ("redis_publish_port",),
@@ -54,6 +57,18 @@ PORTS = {
     "flower": ("flower_publish_port",),
     "nginx": ("nginx_http_port", "nginx_https_port"),
 }
+# On the private address, for clients on other hosts
+PEER_PORTS = {"server": "fba_server_peer_port", "flower": "fba_flower_port"}
+FIXED_PORTS = {"postgres": 5432, "redis": 6379, "rabbitmq": 5671}
+REGISTRY_PORT = "fba_registry_port"
+REQUIRED_PORTS = ("nginx_http_port", *PEER_PORTS.values(), REGISTRY_PORT)
+# One for each replica, counted up
+REPLICA_PORTS = ("server_publish_port", "fba_server_peer_port")
+# Seconds that a host's clock may be away from the controller's
+CLOCK_TOLERANCE = 5
+# Beside the inventory, unless they are told to be elsewhere
+VAULT_FILES = ("fba_secrets_file", "certificates_file")
+ADDRESS = "an IPv4 address at which the other hosts reach it, and none that is loopback, multicast or unspecified"
 
 
 def shown(name: str, value: Any) -> str:
@@ -97,18 +112,79 @@ def check_distribution(facts: dict[str, Any]) -> Iterator[str]:
         yield f"the host runs {name} {version}: allowed are Debian 12 or newer and Ubuntu 22.04 or newer"
 
 
-def check_groups(groups: dict[str, list[str]]) -> Iterator[str]:
-    """Refuse a group without a host, a second host where only one can be, and a second host at all."""
+def check_groups(fleet: Fleet) -> Iterator[str]:
+    """Refuse a group without a host, and a second host where only one can be."""
     for service in SERVICES:
-        hosts = groups.get(service, [])
-        if not hosts:
+        hosts, gone = fleet.members(service), [host for host in fleet.groups.get(service, []) if host in fleet.leaving]
+        if not hosts and gone:
+            yield f"group {service} has no host but {listed(gone)}, which fba_leaving takes out: put another one into it"
+        elif not hosts:
             yield f"group {service} has no host: put one into it"
         elif service in SINGLE and len(hosts) > 1:
             yield f"group {service} has {len(hosts)} hosts ({', '.join(hosts)}): exactly one is allowed"
-    # The services find each other by names inside one host's network
-    everyone = sorted({host for service in SERVICES for host in groups.get(service, [])})
-    if len(everyone) > 1:
-        yield f"the services are on {len(everyone)} hosts ({', '.join(everyone)}): this version serves one host in all groups"
+
+
+def check_inventory(homeless: Sequence[str]) -> Iterator[str]:
+    """Refuse an inventory that is no file and no folder, because what is made for it would have no place."""
+    if homeless:
+        yield (
+            f"inventory_dir is not set, so {listed(homeless)} would have no place beside the inventory: use an inventory that is a file or"
+            f" a folder and no list of hosts, or set {listed(homeless)}"
+        )
+
+
+def check_build_host(fleet: Fleet) -> Iterator[str]:
+    """Refuse to build the images on a host that is not the stack's."""
+    if fleet.build_host is not None and fleet.hosts and fleet.build_host not in fleet.hosts:
+        yield f"fba_build_host is {fleet.build_host!r}: allowed are the stack's hosts: {', '.join(fleet.hosts)}"
+
+
+def check_private_address(fleet: Fleet, facts: dict[str, Any]) -> Iterator[str]:
+    """Refuse an address of this host at which others would not find it. None has its own sentence already."""
+    address = fleet.address
+    own = facts.get("all_ipv4_addresses", [])
+    has = f"the host has {listed(own) if own else 'none'}"
+    twins = [host for host in fleet.hosts if host != fleet.host and fleet.addresses.get(host) == address]
+    if address == "":
+        if len(fleet.hosts) > 1:
+            yield (
+                f"fba_private_address is not set: the stack is on {len(fleet.hosts)} hosts ({', '.join(fleet.hosts)}), which reach each"
+                f" other by it; {has}"
+            )
+    elif address is None:
+        return
+    elif not usable(address):
+        yield f"fba_private_address is {address!r}: allowed is {ADDRESS}; {has}"
+    elif address not in own:
+        yield f"fba_private_address is {address}: {has}; allowed is one of these"
+    elif twins:
+        yield f"fba_private_address is {address}, and so is that of {listed(twins)}: each host has its own"
+
+
+def check_neighbours(fleet: Fleet) -> Iterator[str]:
+    """Refuse when this host could not find another one. One that is in the run speaks for itself."""
+    needed = fleet.needed()
+    for other in fleet.hosts:
+        if other == fleet.host or other in fleet.reached:
+            continue
+        name, address = f"fba_private_address of {other}", fleet.addresses.get(other)
+        why = f"{fleet.host} needs it to reach {listed(needed[other])}" if other in needed else ""
+        if address is None:
+            # Every host reads all addresses, needed or not
+            yield f"{name} cannot be evaluated: {other} is not in this run; give it as an address, or run on {other} too"
+        elif why and not address:
+            yield f"{name} is not set: {why}"
+        elif why and not usable(address):
+            yield f"{name} is {address!r}: {why}; allowed is {ADDRESS}"
+
+
+def check_reached(fleet: Fleet) -> Iterator[str]:
+    """Refuse what depends on a data service whose host fell out of this run."""
+    for other, services in fleet.needed().items():
+        data = [service for service in services if service in DATA]
+        if data and other in fleet.asked and other not in fleet.reached:
+            # Who is refused leaves the run as well, and ansible may notice before it asks the next host
+            yield f"{other}, the host of {listed(data)}, was not reached or was refused itself: what depends on it stops here"
 
 
 def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
@@ -189,12 +265,52 @@ def _check_subnet(subnet: str, replicas: int) -> Iterator[str]:
         yield f"fba_server_replicas is {replicas}: allowed are 1 to {room}, which fba_subnet, {subnet}, has addresses for"
 
 
-def check_source(values: dict[str, Any], connection: str) -> Iterator[str]:
-    """Refuse to mount a source that the host does not have."""
-    if values.get("fba_app_mount_source") and connection != "local":
+def check_networks(subnet: str, fleet: Fleet, facts: dict[str, Any], state: dict[str, Any]) -> Iterator[str]:
+    """Refuse a subnet in which hosts already are: what is meant for them would go to containers."""
+    try:
+        network = ipaddress.IPv4Network(subnet)
+        bridge = ipaddress.IPv4Interface(f"{gateway(subnet)}/{network.prefixlen}")
+    except (ValueError, IndexError):
+        # No subnet, or none with two addresses: refused already
+        return
+    # By name where the engine tells it, because the stack's network may be about to get another subnet
+    others = (
+        (name, interface.network)
+        for name, interface in interfaces(facts)
+        if (name != state["bridge"] if state["engine"] else interface != bridge)
+    )
+    for name, other in dict.fromkeys(others):
+        if other.overlaps(network):
+            yield f"fba_subnet is {subnet}: {name} of the host is in {other}, which overlaps; take another one"
+    addresses = {host: fleet.addresses.get(host) or "" for host in fleet.hosts}
+    inside = [f"{host} ({text})" for host, text in addresses.items() if usable(text) and ipaddress.IPv4Address(text) in network]
+    if inside:
+        yield f"fba_subnet is {subnet}: inside is fba_private_address of {listed(inside)}; take another one"
+
+
+def check_storage(values: dict[str, Any], fleet: Fleet) -> Iterator[str]:
+    """Refuse to keep files in a folder that not all who need it have."""
+    hosts = fleet.members("server", "worker", "nginx")
+    if values.get("fba_app_storage") == "volume" and len(hosts) > 1:
+        yield (
+            f"fba_app_storage is volume: server, worker and nginx are on {len(hosts)} hosts ({', '.join(hosts)}), which share no folder;"
+            " allowed are postgres and s3, where the files are for all, and none where the application keeps no files"
+        )
+
+
+def check_source(values: dict[str, Any], fleet: Fleet, connection: str) -> Iterator[str]:
+    """Refuse to mount a source that the host, or another one, does not have."""
+    if not values.get("fba_app_mount_source"):
+        return
+    if connection != "local":
         yield (
             f"fba_app_mount_source is True: the source is on the controller, and this host is reached by {connection};"
             " it is for a host whose ansible_connection is local"
+        )
+    if len(fleet.hosts) > 1:
+        yield (
+            f"fba_app_mount_source is True: the stack is on {len(fleet.hosts)} hosts ({', '.join(fleet.hosts)});"
+            " it is for a stack on one host"
         )
 
 
@@ -209,32 +325,77 @@ def check_timeouts(values: dict[str, Any], services: list[str]) -> Iterator[str]
                 yield f"{inner} is {first} and {outer} is {second}: {inner} must be the smaller one"
 
 
-def published_ports(values: dict[str, Any], services: list[str]) -> list[tuple[str, int]]:
-    """Return (variable, port) of every port that the stack publishes on the host."""
-    ports = []
-    for service in services:
-        for variable in PORTS.get(service, ()):
-            port = values.get(variable, 0)
-            if port == 0:
-                continue
-            count = values.get("fba_server_replicas", 1) if variable == "server_publish_port" else 1
-            ports += [(variable, port + index) for index in range(count)]
+class Published(NamedTuple):
+    """A port that the stack publishes on the host. One that nobody chooses has no variable."""
+
+    variable: str
+    address: str
+    port: int
+    service: str
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.variable or f"the port of {self.service} on fba_private_address"
+
+    @property
+    def given(self) -> str:
+        """What it is, for the beginning of a sentence."""
+        if self.variable:
+            return f"{self.variable} is {self.port}"
+        return f"port {self.port} of {self.service} on fba_private_address" + (f", {self.address}" if self.address else "")
+
+
+def published_ports(values: dict[str, Any], fleet: Fleet) -> list[Published]:
+    """Return every port that the stack publishes on this host, those without a variable first."""
+    # A host that lacks the address is told so elsewhere; its ports are still looked at
+    private = fleet.address or ""
+    wanted = []
+    for service in fleet.services:
+        address = (values.get("nginx_publish_address") or ANY) if service == "nginx" else LOOPBACK
+        wanted += [(variable, address, service) for variable in PORTS.get(service, ()) if values.get(variable, 0) != 0]
+        if service in PEER_PORTS and fleet.publishes(service):
+            wanted.append((PEER_PORTS[service], private, service))
+    if fleet.offers_registry:
+        wanted.append((REGISTRY_PORT, private, "registry"))
+    ports = [Published("", private, port, service) for service, port in FIXED_PORTS.items() if fleet.publishes(service)]
+    for variable, address, service in wanted:
+        if variable in values:
+            count = values.get("fba_server_replicas", 1) if variable in REPLICA_PORTS else 1
+            ports += [Published(variable, address, values[variable] + index, service) for index in range(count)]
     return ports
 
 
-def check_ports(values: dict[str, Any], services: list[str], listening: list[int]) -> Iterator[str]:
-    """Refuse a port that is impossible, wanted twice, or taken by something that is not the stack's."""
-    users: dict[int, str] = {}
-    if "nginx" in services and values.get("nginx_http_port") == 0:
+def check_ports(values: dict[str, Any], fleet: Fleet, listening: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """Refuse a port that is impossible, wanted twice, or taken by something that is not the stack's.
+
+    `listening` are address and port of each listener.
+    """
+    if "nginx" in fleet.services and values.get("nginx_http_port") == 0:
         yield "nginx_http_port is 0: the stack needs its public door; allowed are 1 to 65535"
-    for variable, port in published_ports(values, services):
-        if not 0 < port < 65536:
-            yield f"{variable} is {port}: allowed are 1 to 65535, and 0 to publish none"
-        elif port in users:
-            yield f"{variable} is {port}, and so is {users[port]}: two services cannot share a port"
-        elif port in listening:
-            yield f"{variable} is {port}: something else on the host listens there; stop it, or choose another port"
-        users.setdefault(port, variable)
+    taken = [(address, port) for address, port in listening]
+    users: list[Published] = []
+    for wanted in published_ports(values, fleet):
+        twin = next((user for user in users if user.port == wanted.port and overlap(user.address, wanted.address)), None)
+        if not 0 < wanted.port < 65536:
+            yield f"{wanted.given}: allowed are 1 to 65535{'' if wanted.variable in REQUIRED_PORTS else ', and 0 to publish none'}"
+        elif twin:
+            yield f"{wanted.given}, and so is {twin.name}: two services cannot share a port"
+        elif any(port == wanted.port and overlap(address, wanted.address) for address, port in taken):
+            instead = "choose another port" if wanted.variable else "choose another address"
+            yield f"{wanted.given}: something else on the host listens there; stop it, or {instead}"
+        users.append(wanted)
+
+
+def check_clock(clock: float, before: float, after: float) -> Iterator[str]:
+    """Refuse a host whose clock is not the controller's, which was read before and after the host's."""
+    ahead, behind = clock - after, before - clock
+    if max(ahead, behind) > CLOCK_TOLERANCE:
+        yield (
+            f"the clock of the host is {max(ahead, behind):.0f} s {'ahead of' if ahead > behind else 'behind'} the controller's: more than"
+            f" {CLOCK_TOLERANCE} s apart, certificates and schedules go wrong; set up time synchronisation (for instance systemd-timesyncd)"
+            " on both"
+        )
 
 
 def check_resources(values: dict[str, Any], services: list[str], state: dict[str, Any]) -> Iterator[str]:
@@ -276,24 +437,37 @@ def check_volumes(values: dict[str, Any], services: list[str], state: dict[str, 
 
 def check(
     values: dict[str, Any],
-    services: list[str],
+    fleet: Fleet,
+    *,
     facts: dict[str, Any],
     state: dict[str, Any],
-    groups: dict[str, list[str]],
     connection: str,
+    window: tuple[float, float],
+    homeless: Sequence[str] = (),
 ) -> list[str]:
     """Return every reason for which this host cannot be deployed to.
 
-    `values` are the effective variables that have the right type, `services` the groups that the host is in, `facts` ansible's, `state`
-    what the module fba.stack.host_state has returned, `groups` the inventory's, `connection` how ansible reaches the host.
+    `values` are the effective variables that have the right type, `fleet` the hosts, `facts` ansible's, `state` what the module
+    fba.stack.host_state has returned, `connection` how ansible reaches the host, `window` the controller's time before and after it asked
+    for the state, `homeless` the vault files that have no folder.
     """
+    services = fleet.services
+    problems = [*check_groups(fleet), *check_inventory(homeless), *check_build_host(fleet), *check_values(values, services)]
+    # Nothing is started on a host that leaves
+    if not services:
+        return problems
     return [
         *check_distribution(facts),
-        *check_groups(groups),
-        *check_values(values, services),
-        *check_source(values, connection),
+        *problems,
+        *check_private_address(fleet, facts),
+        *check_neighbours(fleet),
+        *check_reached(fleet),
+        *(check_networks(values["fba_subnet"], fleet, facts, state) if "fba_subnet" in values else ()),
+        *check_storage(values, fleet),
+        *check_source(values, fleet, connection),
         *check_timeouts(values, services),
-        *check_ports(values, services, state["listening"]),
+        *check_ports(values, fleet, state["listening"]),
+        *check_clock(state["clock"], *window),
         *check_resources(values, services, state),
         *check_volumes(values, services, state),
     ]

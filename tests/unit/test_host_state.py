@@ -7,6 +7,7 @@ import json
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,20 +32,35 @@ TCP = """\
 TCP6 = """\
   sl  local_address                         remote_address                        st tx_queue rx_queue
    0: 00000000000000000000000000000000:1F40 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
+   1: 00000000000000000000000001000000:1F41 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
+   2: 0000000000000000FFFF00000500000A:1F42 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
+   3: 0000000000000000FFFF000000000000:1F43 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
+   4: 000080FE00000000FF02FC000100FEFF:1F44 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
 """
 
 
-def test_listening_ports_are_read_from_the_kernels_tables() -> None:
-    assert host_state.parse_listening(TCP) == {8080, 22}
-    assert host_state.parse_listening(TCP6) == {8000}
+def test_listeners_are_read_from_the_kernels_tables() -> None:
+    assert host_state.parse_listening(TCP) == {("127.0.0.1", 8080), ("0.0.0.0", 22)}
+    # Any, loopback, and two that are mapped; one that only IPv6 reaches is nobody's rival
+    assert host_state.parse_listening(TCP6) == {("0.0.0.0", 8000), ("127.0.0.1", 8001), ("10.0.0.5", 8002), ("0.0.0.0", 8003)}
     assert host_state.parse_listening(TCP.splitlines()[0]) == set()
 
 
-def test_a_real_listener_is_seen_and_a_closed_one_is_not() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+@pytest.mark.parametrize(
+    ("family", "address", "seen"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "127.0.0.2", "127.0.0.2"),
+        (socket.AF_INET, "0.0.0.0", "0.0.0.0"),
+        (socket.AF_INET6, "::", "0.0.0.0"),
+        (socket.AF_INET6, "::1", "127.0.0.1"),
+    ],
+)
+def test_a_real_listener_is_seen_and_a_closed_one_is_not(family: socket.AddressFamily, address: str, seen: str) -> None:
+    with socket.create_server((address, 0), family=family) as server:
         port = server.getsockname()[1]
-        assert port in host_state.listening_ports()
-    assert port not in host_state.listening_ports()
+        assert (seen, port) in host_state.listening_ports()
+    assert (seen, port) not in host_state.listening_ports()
 
 
 class Engine(http.server.BaseHTTPRequestHandler):
@@ -62,11 +78,24 @@ class Engine(http.server.BaseHTTPRequestHandler):
             # Another stack's containers are not asked for, so not answered
             if filters == {"label": ["fba.stack=fba"]}:
                 answer = [
-                    {"Ports": [{"PrivatePort": 80, "PublicPort": 8000}, {"PrivatePort": 443}]},
+                    {
+                        "Ports": [
+                            {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8000, "Type": "tcp"},
+                            {"IP": "::", "PrivatePort": 80, "PublicPort": 8000, "Type": "tcp"},
+                            {"PrivatePort": 443, "Type": "tcp"},
+                        ]
+                    },
+                    {"Ports": [{"IP": "10.0.0.5", "PrivatePort": 5432, "PublicPort": 5432, "Type": "tcp"}]},
                     {"Ports": []},
                 ]
             else:
                 answer = []
+        elif url.path == "/networks/fba_network":
+            answer = {"Name": "fba_network", "Id": "0123456789abcdef" * 4, "Options": {}}
+        elif url.path == "/networks/named":
+            answer = {"Name": "named", "Id": "f" * 64, "Options": {"com.docker.network.bridge.name": "fba0"}}
+        elif url.path == "/networks/none":
+            answer = {"Name": "none", "Id": "e" * 64, "Options": None}
         elif url.path.startswith("/volumes/"):
             name = unquote(url.path.rpartition("/")[2])
             if name in self.volumes:
@@ -115,7 +144,7 @@ def test_no_engine_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: 
     monkeypatch.setattr(host_state, "SOCKET", str(tmp_path / "nothing.sock"))
     assert host_state.ask_engine("/info") is None
     state = run(volumes=["fba_postgres"])
-    assert (state["engine"], state["volumes"], state["postgres_versions"], state["changed"]) == ("", [], {}, False)
+    assert (state["engine"], state["bridge"], state["volumes"], state["postgres_versions"], state["changed"]) == ("", "", [], {}, False)
     assert state["memory"] > 2**26
     assert state["disk_free"] > 0
 
@@ -140,9 +169,25 @@ def test_something_that_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_stacks_own_ports_are_told_apart(engine: dict[str, str], monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    monkeypatch.setattr(host_state, "listening_ports", lambda: {22, 8000})
-    assert run(stack="fba")["listening"] == [22]
-    assert run(stack="other")["listening"] == [22, 8000]
+    everything = {("0.0.0.0", 22), ("0.0.0.0", 8000), ("10.0.0.5", 5432), ("127.0.0.1", 5432)}
+    monkeypatch.setattr(host_state, "listening_ports", lambda: everything)
+    # What listens on another address with the same port is not the stack's
+    assert run(stack="fba")["listening"] == [["0.0.0.0", 22], ["127.0.0.1", 5432]]
+    assert run(stack="other")["listening"] == [["0.0.0.0", 22], ["0.0.0.0", 8000], ["10.0.0.5", 5432], ["127.0.0.1", 5432]]
+
+
+@pytest.mark.parametrize(
+    ("network", "bridge"),
+    [("fba_network", "br-0123456789ab"), ("named", "fba0"), ("none", "br-eeeeeeeeeeee"), ("other", ""), ("", "")],
+)
+def test_the_bridge_of_a_network(engine: dict[str, str], run: Run, network: str, bridge: str) -> None:
+    assert run(network=network)["bridge"] == bridge
+
+
+def test_the_clock(run: Run) -> None:
+    before = time.time()
+    clock = run()["clock"]
+    assert before <= clock <= time.time()
 
 
 def test_volumes_and_who_wrote_them(engine: dict[str, str], tmp_path: Path, run: Run) -> None:

@@ -177,3 +177,15 @@ def test_with_an_authority_every_connection_verifies_certificate_and_name(tmp_pa
     assert redis["ssl_check_hostname"] is True
 
     assert db.url(tls).query == {"sslmode": "verify-full", "sslrootcert": str(authority)}
+
+
+def test_with_a_certificate_every_connection_shows_it(tmp_path: Path) -> None:
+    authority, certificate, key = (tmp_path / name for name in ("ca.crt", "app.crt", "app.key"))
+    files = {"tls_ca_file": authority, "tls_cert_file": certificate, "tls_key_file": key}
+    celery = celery_with(**files)
+    ssl_options = celery.connection_for_write().ssl
+    assert (ssl_options["certfile"], ssl_options["keyfile"]) == (str(certificate), str(key))
+    redis = celery.backend.connparams
+    assert (redis["ssl_certfile"], redis["ssl_keyfile"]) == (str(certificate), str(key))
+    query = db.url(get_settings().model_copy(update=files)).query
+    assert (query["sslcert"], query["sslkey"]) == (str(certificate), str(key))

@@ -73,6 +73,8 @@ def test_an_unknown_environment_does_not_weaken_the_key_check(monkeypatch: pytes
         ("TIMEZONE", "Europe"),
         ("TIMEZONE", "../../etc/passwd"),
         ("TLS_CA_FILE", "/nowhere/ca.crt"),
+        ("TLS_CERT_FILE", "/nowhere/app.crt"),
+        ("TLS_KEY_FILE", "/nowhere/app.key"),
         ("RUN_TASK_ENABLED", "perhaps"),
         ("RUN_TASK_MAX_DURATION", "-1"),
         ("TASK_TIME_LIMIT", "30"),
@@ -89,6 +91,35 @@ def test_a_task_must_fit_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("RUN_TASK_MAX_DURATION", "70")
     with pytest.raises(ConfigurationError, match="RUN_TASK_MAX_DURATION must be less than 70"):
         read()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["CA", "CERT"], "TLS_CERT_FILE and TLS_KEY_FILE belong together"),
+        (["CA", "KEY"], "TLS_CERT_FILE and TLS_KEY_FILE belong together"),
+        (["CERT", "KEY"], "TLS_CERT_FILE and TLS_KEY_FILE need TLS_CA_FILE"),
+    ],
+)
+def test_a_certificate_needs_its_key_and_an_authority(
+    names: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+        monkeypatch.setenv(f"TLS_{name}_FILE", str(tmp_path / name))
+    with pytest.raises(ConfigurationError, match=message):
+        read()
+
+
+def test_libraries_get_the_files_by_their_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read().tls_files("ca", "certificate", "key") == {}
+    path = str(tmp_path / "file")
+    Path(path).touch()
+    monkeypatch.setenv("TLS_CA_FILE", path)
+    assert read().tls_files("ca", "certificate", "key") == {"ca": path}
+    monkeypatch.setenv("TLS_CERT_FILE", path)
+    monkeypatch.setenv("TLS_KEY_FILE", path)
+    assert read().tls_files("ca", "certificate", "key") == {"ca": path, "certificate": path, "key": path}
 
 
 def test_all_errors_come_at_once_and_no_secret_with_them(monkeypatch: pytest.MonkeyPatch) -> None:

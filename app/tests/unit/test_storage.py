@@ -57,6 +57,12 @@ def test_postgres_needs_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(use(monkeypatch, STORAGE_BACKEND="postgres"), PostgresStorage)
 
 
+def test_postgres_leaves_the_folder_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "upload"
+    use(monkeypatch, STORAGE_BACKEND="postgres", STORAGE_DIR=str(folder))
+    assert not folder.exists()
+
+
 def test_s3(monkeypatch: pytest.MonkeyPatch) -> None:
     found = use(monkeypatch, **S3)
     assert isinstance(found, ObjectStorage)

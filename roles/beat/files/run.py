@@ -1,4 +1,4 @@
-"""Start beat once a worker consumes: run.py APPLICATION SECONDS COMMAND…
+"""Become a program once a worker consumes: run.py APPLICATION SECONDS COMMAND…
 
 What beat sends while no worker has declared the queues would have nowhere to go.
 """
@@ -6,15 +6,12 @@ What beat sends while no worker has declared the queues would have nowhere to go
 import os
 import sys
 import time
-from pathlib import Path
 
 from celery.app.utils import find_app
 
-PID_FILE = Path("/tmp/beat.pid")
-
 
 def main() -> None:
-    """Wait for any worker's answer, then become beat."""
+    """Wait for any worker's answer, then become the program."""
     application, seconds, *command = sys.argv[1:]
     app = find_app(application)
     deadline = time.monotonic() + float(seconds)
@@ -23,7 +20,6 @@ def main() -> None:
         if time.monotonic() > deadline:
             sys.exit(f"beat: no worker has answered in {seconds} s")
         print("beat: waiting for a worker", flush=True)
-    PID_FILE.write_text(str(os.getpid()), encoding="ascii")
     os.execvp(command[0], command)
 
 

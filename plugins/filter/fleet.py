@@ -1,0 +1,137 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Who is where: the inventory's groups, as one host of the stack sees them.
+
+Everything comes from the inventory and nothing from the other hosts, so a run that is limited to one host knows as much as a run on all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+# The groups of the inventory, in the order in which services start: what stands on what
+SERVICES = ("postgres", "redis", "rabbitmq", "worker", "server", "beat", "flower", "nginx")
+# Whose containers connect to each service; the server's are the application's migrations too
+CLIENTS = {
+    "postgres": ("server", "worker", "beat"),
+    "redis": ("server", "worker", "beat", "flower"),
+    "rabbitmq": ("server", "worker", "beat", "flower"),
+    "server": ("nginx",),
+    "flower": ("nginx",),
+}
+# The defaults of roles/common, which other hosts' variables do not have
+REPLICAS = 1
+PEER_PORT = 8001
+
+
+def members(groups: Mapping[str, list[str]], service: str, leaving: Iterable[str] = ()) -> list[str]:
+    """Return the hosts of a service, in the inventory's order, without those that are leaving."""
+    return [host for host in groups.get(service, []) if host not in leaving]
+
+
+def stack_hosts(groups: Mapping[str, list[str]], leaving: Iterable[str] = ()) -> list[str]:
+    """Return every host that has a service, each once."""
+    return list(dict.fromkeys(host for service in SERVICES for host in members(groups, service, leaving)))
+
+
+def crosses(groups: Mapping[str, list[str]], service: str, leaving: Iterable[str] = ()) -> bool:
+    """Return whether some client of a service is on another host than some host of the service."""
+    everyone = {host for name in (service, *CLIENTS[service]) for host in members(groups, name, leaving)}
+    return len(everyone) > 1
+
+
+def fleet(
+    groups: Mapping[str, list[str]], hostvars: Mapping[str, Any], host: str, build_host: str, leaving: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return what `host` has to know of the stack's hosts.
+
+    - `hosts`: the hosts of the stack; `alone`: whether there is only one
+    - `services`: those of this host; `builds`: whether it is the build host
+    - `addresses`: host to its private address, an empty text where it has none
+    - `peers`: the private addresses of the other hosts
+    - `remote`: service to the private address of its host, for the services of one host that are not here
+    - `published`: the services that this host offers on its private address, because a client is on another host
+    - `tls`: of `server` and `flower`, those that speak TLS, because nginx is on another host than one of them
+    """
+    leaving = list(leaving)
+    hosts = stack_hosts(groups, leaving)
+    addresses = {each: str(hostvars[each].get("fba_private_address") or "") for each in hosts}
+    remote, published = {}, []
+    for service, clients in CLIENTS.items():
+        owners = members(groups, service, leaving)
+        if service != "server" and owners and host not in owners:
+            remote[service] = addresses[owners[0]]
+        if host in owners and any(members(groups, client, [*leaving, host]) for client in clients):
+            published.append(service)
+    if host == build_host and len(hosts) > 1:
+        published.append("registry")
+    return {
+        "hosts": hosts,
+        "alone": len(hosts) == 1,
+        "services": [service for service in SERVICES if host in members(groups, service, leaving)],
+        "builds": host == build_host,
+        "addresses": addresses,
+        "peers": [address for each, address in addresses.items() if each != host and address],
+        "remote": remote,
+        "published": published,
+        "tls": [service for service in ("server", "flower") if crosses(groups, service, leaving)],
+    }
+
+
+def server_upstreams(
+    groups: Mapping[str, list[str]],
+    hostvars: Mapping[str, Any],
+    host: str,
+    leaving: Iterable[str],
+    local_addresses: list[str],
+    local_port: int,
+) -> list[str]:
+    """Return `address:port` of every replica of the server, as nginx on `host` reaches it.
+
+    Those of the same host have fixed addresses in its network; those of others are published on their hosts' private addresses.
+    """
+    found = []
+    for owner in members(groups, "server", leaving):
+        if owner == host:
+            found += [f"{address}:{local_port}" for address in local_addresses]
+            continue
+        theirs = hostvars[owner]
+        first = int(theirs.get("fba_server_peer_port", PEER_PORT))
+        count = int(theirs.get("fba_server_replicas", REPLICAS))
+        found += [f"{theirs['fba_private_address']}:{first + index}" for index in range(count)]
+    return found
+
+
+def identities(
+    groups: Mapping[str, list[str]],
+    addresses: Mapping[str, str],
+    build_host: str,
+    leaving: Iterable[str],
+    names: Mapping[str, str],
+) -> dict[str, dict[str, Any]]:
+    """Return `host/service` to what its certificate holds for: `names` (DNS) and `addresses` (IP), both empty for a mere client.
+
+    `names` is service to the name that its clients know it by. On several hosts there are also `host`, which Docker shows to the registry,
+    and `registry`.
+    """
+    leaving = list(leaving)
+    hosts = stack_hosts(groups, leaving)
+    wanted: dict[str, dict[str, Any]] = {}
+    for host in hosts:
+        for service in SERVICES:
+            if host in members(groups, service, leaving):
+                dns = [names[service], "localhost"] if service in names else []
+                wanted[f"{host}/{service}"] = {"names": dns, "addresses": []}
+        if len(hosts) > 1:
+            wanted[f"{host}/host"] = {"names": [], "addresses": []}
+            if host == build_host:
+                wanted[f"{host}/registry"] = {"names": ["localhost"], "addresses": [addresses[host]]}
+    return wanted
+
+
+class FilterModule:
+    """Filters on the fleet."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {"fleet": fleet, "identities": identities, "server_upstreams": server_upstreams}

@@ -1,0 +1,57 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Images in the stack's own registry: what they are called there, and which of them a host lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def _repository(image: str) -> tuple[str, str]:
+    """Return an image's place in the registry, and its tag: a place has no port, and a digest becomes a tag."""
+    name, _, digest = image.partition("@")
+    path, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        path, tag = name, "latest"
+    return path.replace(":", "_"), digest.replace(":", "-") or tag
+
+
+def registry_name(image: str, registry: str) -> str:
+    """Return what an image is called in the registry, with its tag."""
+    path, tag = _repository(image)
+    return f"{registry}/{path}:{tag}"
+
+
+def registry_digest_name(image: str, registry: str, digests: dict[str, str]) -> str:
+    """Return what an image is called in the registry, with its digest. Raises KeyError where the digest is not known."""
+    return f"{registry}/{_repository(image)[0]}@{digests[image]}"
+
+
+def image_digests(present: list[dict[str, Any]], images: list[str], registry: str) -> dict[str, str]:
+    """Return image to its digest in the registry, for those that have been there, from what docker_image_info says of the present ones."""
+    digests = {}
+    for image in images:
+        prefix = f"{registry}/{_repository(image)[0]}@"
+        for info in present:
+            if image in [*(info.get("RepoTags") or []), *(info.get("RepoDigests") or [])]:
+                digests |= {image: name.removeprefix(prefix) for name in info.get("RepoDigests") or [] if name.startswith(prefix)}
+    return digests
+
+
+def images_lacking(present: list[dict[str, Any]], images: list[str], registry: str, digests: dict[str, str]) -> list[str]:
+    """Return the images that a host does not have, or not with the digest that was recorded when they were made."""
+    have = image_digests(present, images, registry)
+    return [image for image in images if image not in have or have[image] != digests.get(image)]
+
+
+class FilterModule:
+    """Filters on images."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {
+            "image_digests": image_digests,
+            "images_lacking": images_lacking,
+            "registry_digest_name": registry_digest_name,
+            "registry_name": registry_name,
+        }
