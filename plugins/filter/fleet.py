@@ -51,18 +51,21 @@ def fleet(
     - `peers`: the private addresses of the other hosts
     - `remote`: service to the private address of its host, for the services of one host that are not here
     - `published`: the services that this host offers on its private address, because a client is on another host
+    - `asked`: the other hosts that offer something that this one needs: data services, the registry, for nginx the servers and Flower
     - `tls`: of `server` and `flower`, those that speak TLS, because nginx is on another host than one of them
     """
     leaving = list(leaving)
     hosts = stack_hosts(groups, leaving)
     addresses = {each: str(hostvars[each].get("fba_private_address") or "") for each in hosts}
-    remote, published = {}, []
+    remote, published, asked = {}, [], [build_host]
     for service, clients in CLIENTS.items():
         owners = members(groups, service, leaving)
         if service != "server" and owners and host not in owners:
             remote[service] = addresses[owners[0]]
         if host in owners and any(members(groups, client, [*leaving, host]) for client in clients):
             published.append(service)
+        if any(host in members(groups, client, leaving) for client in clients):
+            asked += owners
     if host == build_host and len(hosts) > 1:
         published.append("registry")
     return {
@@ -74,6 +77,7 @@ def fleet(
         "peers": [address for each, address in addresses.items() if each != host and address],
         "remote": remote,
         "published": published,
+        "asked": [each for each in dict.fromkeys(asked) if each != host],
         "tls": [service for service in ("server", "flower") if crosses(groups, service, leaving)],
     }
 

@@ -28,7 +28,7 @@ def gateway(subnet: str) -> str:
 
 
 def nginx_address(subnet: str) -> str:
-    """Return nginx's fixed address in the network: the one that the packet filter lets everybody reach."""
+    """Return nginx's fixed address in the network: the one that the packet filter lets everybody in to."""
     return str(ipaddress.ip_network(subnet)[NGINX])
 
 

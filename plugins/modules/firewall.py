@@ -10,12 +10,12 @@ short_description: Keep the packet filter of a stack
 version_added: 1.0.0
 author: The fba.stack authors
 description:
-  - Lets new connections into the stack's network only from the peers, and from everybody to the public ports.
+  - Lets new connections into the stack's network only from the peers, and from everybody to what a public container publishes.
   - Ports that Docker publishes never reach the chain C(INPUT). Docker leaves C(DOCKER-USER) to the administrator, and what is forwarded to
     a container passes it first. The stack's own chain is called from there, and returns there with what is allowed, so that other rules
     in C(DOCKER-USER) still apply. Nothing else is touched, so nobody is locked out of the host.
   - The rules are kept in the kernel, and in a file in the format of C(iptables-restore), which a service loads before Docker starts.
-  - With O(subnet) and O(public_ports), the whole filter is kept. Without them, the peers are exchanged in the filter that O(path) has, and
+  - With O(subnet) and O(public), the whole filter is kept. Without them, the peers are exchanged in the filter that O(path) has, and
     where it has none, nothing is done.
   - IPv4 only, because the ports are published on IPv4 addresses.
 options:
@@ -30,10 +30,10 @@ options:
   subnet:
     description: IPv4 network of the stack on this host.
     type: str
-  public_ports:
-    description: Published TCP ports that everybody may reach, by their number on the host.
+  public:
+    description: IPv4 addresses in the stack's network whose published TCP ports everybody may reach.
     type: list
-    elements: int
+    elements: str
   peers:
     description: IPv4 addresses that may reach every published port. Required where O(state=present), though it may be empty.
     type: list
@@ -56,7 +56,7 @@ EXAMPLES = r"""
     name: fba
     path: /etc/fba/firewall.rules
     subnet: 172.30.10.0/24
-    public_ports: [8000]
+    public: [172.30.10.10]
     peers: [192.0.2.11, 192.0.2.12]
 
 - name: Let a host in that has joined
@@ -101,7 +101,7 @@ def chain_name(name):
     return f"{chain[: CHAIN_LENGTH - 1 - len(digest)]}-{digest}"
 
 
-def problems(name, subnet, ports, peers):
+def problems(name, subnet, public, peers):
     """Return what is wrong with the parameters, a sentence each."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
         yield f"name is {name!r}: allowed are 1 to 31 lower-case letters, digits and underscores, a letter first"
@@ -111,26 +111,29 @@ def problems(name, subnet, ports, peers):
                 raise ValueError
         except ValueError:
             yield f"subnet is {subnet!r}: allowed is an IPv4 network such as 172.30.10.0/24"
-    for port in ports:
-        if not 1 <= port <= 65535:
-            yield f"public_ports has {port}: allowed are 1 to 65535"
-    for peer in peers:
-        try:
-            ipaddress.IPv4Address(peer)
-        except ValueError:
-            yield f"peers has {peer!r}: allowed are IPv4 addresses"
+    for option, addresses in (("public", public), ("peers", peers)):
+        for address in addresses:
+            try:
+                ipaddress.IPv4Address(address)
+            except ValueError:
+                yield f"{option} has {address!r}: allowed are IPv4 addresses"
 
 
-def rules_of(subnet, ports, peers):
+def in_order(addresses):
+    """Return each address once, sorted by number."""
+    return sorted({ipaddress.IPv4Address(address) for address in addresses})
+
+
+def rules_of(subnet, public, peers):
     """Return the rules of the stack's chain as iptables itself writes them, so that they compare with what it lists."""
     return [
         # Answers; after this, everything goes in the direction of its connection
         "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
         f"-s {subnet} -j RETURN",
-        # By now Docker has put the container's port in the place of the published one. What comes without that, past a published port
-        # and straight to a container's address, is not meant.
-        *(f"-p tcp -m conntrack --ctstate DNAT --ctorigdstport {port} -j RETURN" for port in sorted(set(ports))),
-        *(f"-s {peer}/32 -j RETURN" for peer in sorted({ipaddress.IPv4Address(peer) for peer in peers})),
+        # By now Docker has put the container's address in the place of the host's. What comes without that, past a published port and
+        # straight to a container's address, is not meant.
+        *(f"-d {address}/32 -p tcp -m conntrack --ctstate DNAT -j RETURN" for address in in_order(public)),
+        *(f"-s {peer}/32 -j RETURN" for peer in in_order(peers)),
         "-j DROP",
     ]
 
@@ -156,12 +159,11 @@ def file_text(chain, subnet, rules):
 
 
 def parse_file(text, chain):
-    """Return subnet and public ports of the filter in a rules file, or None where it has none of this stack."""
+    """Return subnet and public addresses of the filter in a rules file, or None where it has none of this stack."""
     jump = re.search(rf"^-I {USER_CHAIN} 1 -d (\S+) -j {chain}$", text, re.MULTILINE)
     if jump is None or f":{chain} - [0:0]" not in text.splitlines():
         return None
-    ports = re.findall(rf"^-A {chain} .*--ctorigdstport (\d+) -j RETURN$", text, re.MULTILINE)
-    return jump.group(1), [int(port) for port in ports]
+    return jump.group(1), re.findall(rf"^-A {chain} -d (\S+)/32 .*--ctstate DNAT -j RETURN$", text, re.MULTILINE)
 
 
 def parse_live(text):
@@ -278,17 +280,17 @@ def main():
             "name": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
             "subnet": {"type": "str"},
-            "public_ports": {"type": "list", "elements": "int"},
+            "public": {"type": "list", "elements": "str"},
             "peers": {"type": "list", "elements": "str"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         },
-        required_together=[("subnet", "public_ports")],
+        required_together=[("subnet", "public")],
         required_if=[("state", "present", ["peers"])],
         supports_check_mode=True,
     )
     name, path, subnet, state = (module.params[option] for option in ("name", "path", "subnet", "state"))
-    ports, peers = module.params["public_ports"] or [], module.params["peers"] or []
-    wrong = list(problems(name, subnet, ports, peers))
+    public, peers = module.params["public"] or [], module.params["peers"] or []
+    wrong = list(problems(name, subnet, public, peers))
     if wrong:
         module.fail_json(msg="; ".join(wrong))
 
@@ -301,12 +303,12 @@ def main():
         kept = parse_file(stored or "", chain)
         if kept is None:
             module.exit_json(changed=False, rules="", diff=[])
-        subnet, ports = kept
+        subnet, public = kept
 
     iptables = Iptables(module)
     live = iptables.live()
     if state == "present":
-        jumps, rules = [jump_of(chain, subnet)], rules_of(subnet, ports, peers)
+        jumps, rules = [jump_of(chain, subnet)], rules_of(subnet, public, peers)
         lines, wanted = present_lines(live, chain, subnet, rules), file_text(chain, subnet, rules)
     else:
         jumps, rules = [], []

@@ -29,8 +29,8 @@ JUMP = f"-d {SUBNET} -j {CHAIN}"
 RULES = [
     "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
     f"-s {SUBNET} -j RETURN",
-    "-p tcp -m conntrack --ctstate DNAT --ctorigdstport 443 -j RETURN",
-    "-p tcp -m conntrack --ctstate DNAT --ctorigdstport 8000 -j RETURN",
+    "-d 172.30.10.9/32 -p tcp -m conntrack --ctstate DNAT -j RETURN",
+    "-d 172.30.10.10/32 -p tcp -m conntrack --ctstate DNAT -j RETURN",
     "-s 192.0.2.9/32 -j RETURN",
     "-s 192.0.2.11/32 -j RETURN",
     "-j DROP",
@@ -196,7 +196,7 @@ def run(run_module: Callable[..., ModuleRun], path: Path) -> Run:
 @pytest.fixture
 def whole() -> dict[str, Any]:
     """The parameters of the whole filter, in another order than that of the rules."""
-    return {"subnet": SUBNET, "public_ports": [8000, 443, 8000], "peers": ["192.0.2.11", "192.0.2.9", "192.0.2.11"]}
+    return {"subnet": SUBNET, "public": ["172.30.10.10", "172.30.10.9", "172.30.10.10"], "peers": ["192.0.2.11", "192.0.2.9", "192.0.2.11"]}
 
 
 # Names, rules, files
@@ -212,7 +212,7 @@ def test_a_chains_name_is_the_stacks_own_and_short_enough() -> None:
 
 
 def test_rules_do_not_depend_on_the_order_of_what_is_listed() -> None:
-    assert firewall.rules_of(SUBNET, [8000, 443, 8000], ["192.0.2.11", "192.0.2.9", "192.0.2.11"]) == RULES
+    assert firewall.rules_of(SUBNET, ["172.30.10.10", "172.30.10.9", "172.30.10.10"], ["192.0.2.11", "192.0.2.9", "192.0.2.11"]) == RULES
     assert firewall.rules_of(SUBNET, [], []) == [*RULES[:2], "-j DROP"]
 
 
@@ -222,8 +222,8 @@ def test_the_file_is_the_whole_filter_and_does_not_name_what_restoring_would_emp
     assert ":DOCKER-USER" not in text
 
 
-def test_a_file_tells_subnet_and_ports() -> None:
-    assert firewall.parse_file(FILE, CHAIN) == (SUBNET, [443, 8000])
+def test_a_file_tells_subnet_and_public_addresses() -> None:
+    assert firewall.parse_file(FILE, CHAIN) == (SUBNET, ["172.30.10.9", "172.30.10.10"])
     assert firewall.parse_file(firewall.file_text(CHAIN, SUBNET, firewall.rules_of(SUBNET, [], [])), CHAIN) == (SUBNET, [])
 
 
@@ -261,12 +261,11 @@ def test_only_calls_of_this_very_chain_are_its_jumps() -> None:
         ({"subnet": "172.30.10.1/24"}, "subnet is '172.30.10.1/24'"),
         ({"subnet": "0.0.0.0/0"}, "subnet is"),
         ({"subnet": "fd00::/64"}, "subnet is"),
-        ({"public_ports": [8000, 0]}, "public_ports has 0"),
-        ({"public_ports": [65536]}, "public_ports has 65536"),
+        ({"public": ["172.30.10.10", "8000"]}, "public has '8000'"),
         ({"peers": ["192.0.2.9", "fd00::1"]}, "peers has 'fd00::1'"),
         ({"peers": ["192.0.2.0/24"]}, "peers has"),
         ({"peers": None}, "peers"),
-        ({"public_ports": None}, "public_ports"),
+        ({"public": None}, "public"),
         ({"subnet": None}, "subnet"),
     ],
 )
@@ -364,21 +363,21 @@ def test_drift_in_the_file_is_repaired(table: Table, run: Run, whole: dict[str, 
     assert run(**whole)["changed"] is False
 
 
-def test_another_subnet_and_other_ports(table: Table, run: Run, whole: dict[str, Any], path: Path) -> None:
+def test_another_subnet_and_another_public_address(table: Table, run: Run, whole: dict[str, Any], path: Path) -> None:
     run(**whole)
     # Written in another way than iptables does
-    whole.update(subnet="10.99.0.0/255.255.255.0", public_ports=[80])
+    whole.update(subnet="10.99.0.0/255.255.255.0", public=["10.99.0.10"])
     answer = run(**whole)
     assert answer["changed"] is True
     assert table.chains()["DOCKER-USER"] == [f"-d 10.99.0.0/24 -j {CHAIN}", ADMINISTRATORS, "-j RETURN"]
-    assert table.chains()[CHAIN] == firewall.rules_of("10.99.0.0/24", [80], whole["peers"])
+    assert table.chains()[CHAIN] == firewall.rules_of("10.99.0.0/24", ["10.99.0.10"], whole["peers"])
     assert SUBNET not in path.read_text()
     assert [SUBNET in diff["before"] and SUBNET not in diff["after"] for diff in answer["diff"]] == [True, True]
     assert run(**whole)["changed"] is False
 
 
 def test_two_stacks_on_a_host(table: Table, run: Run, whole: dict[str, Any], path: Path) -> None:
-    other = {"name": "fba_two", "path": str(path) + "_two", "subnet": "10.99.0.0/24", "public_ports": [], "peers": []}
+    other = {"name": "fba_two", "path": str(path) + "_two", "subnet": "10.99.0.0/24", "public": [], "peers": []}
     run(**whole)
     assert run(**other)["changed"] is True
     both = table.chains()

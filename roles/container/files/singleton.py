@@ -145,10 +145,12 @@ class PostgresLock:
 
     def wait(self, seconds: float, wake: int) -> None:
         """Wait, and see it at once if the server closes the connection."""
-        libpq = self.connection.pgconn if self.connection else None
-        ready = select.select([wake, libpq.socket] if libpq else [wake], [], [], max(0.0, seconds))[0]
-        if libpq and libpq.socket in ready:
-            with lost_on_error():
+        if self.connection is None:
+            select.select([wake], [], [], max(0.0, seconds))
+            return
+        with lost_on_error():
+            libpq = self.connection.pgconn
+            if libpq.socket in select.select([wake, libpq.socket], [], [], max(0.0, seconds))[0]:
                 libpq.consume_input()
 
     def close(self) -> None:
@@ -322,14 +324,15 @@ class Singleton:
 
     def end(self) -> int:
         """Kill what is left of the program and of its process group. Return its exit code as a shell would."""
-        if self.program is None:
+        # From here on no signal is passed on: its number will be another's
+        program, self.program = self.program, None
+        if program is None:
             return 0
-        # Before it is reaped, while the number is its own
-        os.killpg(self.program.pid, signal.SIGKILL)
-        code = self.program.wait()
+        os.killpg(program.pid, signal.SIGKILL)
+        code = program.wait()
         if self.grants is not None:
             os.close(self.grants)
-        self.program = self.grants = None
+            self.grants = None
         self.show(os.getpid())
         return code if code >= 0 else 128 - code
 
