@@ -45,7 +45,9 @@ class ActionModule(ActionBase):
             vault_file.write({"fba_pki": authorities.stored()})
         left = min(days_left(authority["certificate"], now) for authority in authorities.authorities)
         if left < args["authority_warn_days"] and not args["step"]:
-            result["warnings"] = [f"The internal authority is valid for {left} more days: put another in its place by fba.stack.rotate_authority"]
+            result["warnings"] = [
+                f"The internal authority is valid for {left} more days: put another in its place by fba.stack.rotate_authority"
+            ]
         result["issued"] = authorities.news
         result["ansible_facts"] = {
             "fba_ca_certificate": authorities.trusted,

@@ -8,9 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 
-def certificate_files(
-    issued: dict[str, dict[str, str]], host: str, trusted: str, root: str, users: dict[str, int]
-) -> list[dict[str, Any]]:
+def certificate_files(issued: dict[str, dict[str, str]], host: str, trusted: str, root: str, users: dict[str, int]) -> list[dict[str, Any]]:
     """Return the files of a host's certificates as the module fba.stack.container_files wants them.
 
     `issued` is `host/service` to certificate and key, `trusted` the PEM text of the authorities, `users` service to the number that its

@@ -26,8 +26,9 @@ TOOLS = "/opt/fba"
 SUPERVISOR_CONFIG = "/etc/supervisor/supervisord.conf"
 # How a running container takes over changed files
 RELOAD = f"{TOOLS}/reload"
-# Where a container sees its certificate, and what it elects its leader with
+# Where a container sees its certificate, what it elects its leader with, and the seconds that a leader needs to hand over
 TLS = "/run/fba/tls"
+HANDOVER = 5
 LOCK_SERVICE = "/run/fba/lock/pg_service.conf"
 
 
@@ -80,11 +81,18 @@ def _host_path(root: str, entry: dict[str, Any]) -> str:
     return f"{root}/{kind}{folder}/{path.name}"
 
 
+def container_host_path(path: str, root: str) -> str:
+    """Return where a file of a container, one whose folder is mounted, lies on the host, below the container's folder `root`."""
+    return _host_path(root, {"path": path, "mount": "directory"})
+
+
 def _supervisor_command(program: dict[str, Any]) -> str:
     """Return a program's command line as supervisord reads it: words quoted for its shlex, percent signs doubled."""
     command = [str(word) for word in program["command"]]
     if program.get("singleton"):
-        election = [f"--name={program['name']}", f"--service-file={LOCK_SERVICE}", f"--stop-wait={program['stop_wait']}"]
+        # It gives the program less than supervisord gives it, so that it lives to hand over
+        stop_wait = max(1, int(program["stop_wait"]) - HANDOVER)
+        election = [f"--name={program['name']}", f"--service-file={LOCK_SERVICE}", f"--stop-wait={stop_wait}"]
         command = ["/opt/supervisor/bin/python", f"{TOOLS}/singleton.py", *election, "--", *command]
     if program.get("prelude"):
         command = [str(word) for word in program["prelude"]] + command
@@ -324,4 +332,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"container_list": container_list, "container_plan": container_plan}
+        return {"container_host_path": container_host_path, "container_list": container_list, "container_plan": container_plan}

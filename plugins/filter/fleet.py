@@ -133,9 +133,18 @@ def identities(
     return wanted
 
 
+def removal_refusals(groups: Mapping[str, list[str]], host: str) -> list[str]:
+    """Return why a host cannot be taken out of the stack, a sentence each."""
+    hosts = stack_hosts(groups)
+    if host not in hosts:
+        return [f"remove_host is {host!r}: allowed are {', '.join(hosts)}"]
+    alone = [service for service in SERVICES if members(groups, service) == [host]]
+    return [f"remove_host is {host}, the only host of {service}: put another into the group first" for service in alone]
+
+
 class FilterModule:
     """Filters on the fleet."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"fleet": fleet, "identities": identities, "server_upstreams": server_upstreams}
+        return {"fleet": fleet, "identities": identities, "removal_refusals": removal_refusals, "server_upstreams": server_upstreams}

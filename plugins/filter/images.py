@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,15 @@ def _repository(image: str) -> tuple[str, str]:
     if not colon or "/" in tag:
         path, tag = name, "latest"
     return path.replace(":", "_"), digest.replace(":", "-") or tag
+
+
+def _familiar(image: str) -> str:
+    """Return an image's name as Docker lists it: without the public registry's name, and without a tag beside a digest."""
+    name, _, digest = image.partition("@")
+    path, colon, tag = re.sub(r"^(index\.)?docker\.io/(library/)?", "", name).rpartition(":")
+    if not colon or "/" in tag:
+        path, tag = path + colon + tag, "latest"
+    return f"{path}@{digest}" if digest else f"{path}:{tag}"
 
 
 def registry_name(image: str, registry: str) -> str:
@@ -29,11 +39,11 @@ def registry_digest_name(image: str, registry: str, digests: dict[str, str]) -> 
 
 def image_digests(present: list[dict[str, Any]], images: list[str], registry: str) -> dict[str, str]:
     """Return image to its digest in the registry, for those that have been there, from what docker_image_info says of the present ones."""
-    digests = {}
+    digests: dict[str, str] = {}
     for image in images:
         prefix = f"{registry}/{_repository(image)[0]}@"
         for info in present:
-            if image in [*(info.get("RepoTags") or []), *(info.get("RepoDigests") or [])]:
+            if _familiar(image) in [*(info.get("RepoTags") or []), *(info.get("RepoDigests") or [])]:
                 digests |= {image: name.removeprefix(prefix) for name in info.get("RepoDigests") or [] if name.startswith(prefix)}
     return digests
 
@@ -44,12 +54,23 @@ def images_lacking(present: list[dict[str, Any]], images: list[str], registry: s
     return [image for image in images if image not in have or have[image] != digests.get(image)]
 
 
+def delivered_images(images: list[dict[str, Any]], containers: list[dict[str, Any]], registry: str) -> list[str]:
+    """Return the ids of the images that have been in the registry and that no container is made of, as docker_host_info lists both."""
+    used = {container["ImageID"] for container in containers}
+    return [
+        image["Id"]
+        for image in images
+        if image["Id"] not in used and any(name.startswith(f"{registry}/") for name in image.get("RepoDigests") or [])
+    ]
+
+
 class FilterModule:
     """Filters on images."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
+            "delivered_images": delivered_images,
             "image_digests": image_digests,
             "images_lacking": images_lacking,
             "registry_digest_name": registry_digest_name,
