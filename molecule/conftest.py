@@ -14,6 +14,8 @@ from email import message_from_bytes, policy
 from pathlib import Path
 
 import pytest
+import requests
+import testinfra
 import yaml
 from aiosmtpd.controller import Controller
 
@@ -65,24 +67,32 @@ def reboot():
     return _reboot
 
 
+# Where every container sees its certificate
+TLS = "/run/fba/tls"
+
+
 class Stack:
-    """One machine's stack: asked through its public door, or on the host."""
+    """A stack, as one of its hosts has it: asked through its public door, which may be another host, or on the host."""
 
     services = frozenset(
         f"fba_{name}" for name in ("postgres", "redis", "rabbitmq", "server_1", "celery_worker", "celery_beat", "celery_flower", "nginx")
     )
 
-    def __init__(self, host):
+    def __init__(self, host, door=None):
         self.host = host
         self.name = host.backend.get_hostname()
-        inspect = ["docker", "inspect", "--format", "{{ .NetworkSettings.Networks.fba_test.IPAddress }}", self.name]
-        address = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
-        self.url = f"http://{address}:8000"
+        self.address = self._address(self.name)
+        self.url = f"http://{self._address(door or self.name)}:8000"
         self.inventory = os.environ["MOLECULE_INVENTORY_FILE"]
         self.project = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
         secrets = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets" / "fba_secrets.yml"
         view = ["ansible-vault", "view", "--vault-password-file", str(self.project / "bin" / "vault-password"), str(secrets)]
         self.secrets = yaml.safe_load(subprocess.run(view, check=True, capture_output=True).stdout)
+
+    @staticmethod
+    def _address(name):
+        inspect = ["docker", "inspect", "--format", "{{ .NetworkSettings.Networks.fba_test.IPAddress }}", name]
+        return subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.strip()
 
     def fetch(self, path, auth=None):
         """Return (status, body, headers); the body is None where nothing answers."""
@@ -175,8 +185,9 @@ while time.monotonic() < end:
         self.host.run(f"docker exec -i {container} python3 - <<'END'\n{killer}\nEND")
 
     def psql(self, connection, query, password=""):
-        """Run a query in PostgreSQL's container over the network."""
-        return self.host.run(f"docker exec -e PGPASSWORD='{password}' fba_postgres psql -qtAX -c \"{query}\" '{connection}'")
+        """Run a query in PostgreSQL's container over the network, with that container's certificate unless the connection names another."""
+        environment = f"-e PGPASSWORD='{password}' -e PGSSLCERT={TLS}/certificate.pem -e PGSSLKEY={TLS}/private_key.pem"
+        return self.host.run(f"docker exec {environment} fba_postgres psql -qtAX -c \"{query}\" '{connection}'")
 
     def sql(self, query, database="fba", as_application=False):
         """Return the answer of a query, run by the superuser or, over the network, by the application's role."""
@@ -191,9 +202,8 @@ while time.monotonic() < end:
     def redis(self, command, options="", password=None):
         """Return what Redis answers."""
         environment = f"-e REDISCLI_AUTH={password}" if password else ""
-        return self.host.check_output(
-            f"docker exec {environment} fba_redis redis-cli --tls --cacert /etc/redis/tls/ca.pem -h localhost {options} {command}"
-        )
+        files = f"--cacert {TLS}/ca.pem --cert {TLS}/certificate.pem --key {TLS}/private_key.pem"
+        return self.host.check_output(f"docker exec {environment} fba_redis redis-cli --tls {files} -h localhost {options} {command}")
 
     def play(self, playbook, *arguments):
         """Run one of the collection's playbooks against the scenario's hosts and return the finished process."""
@@ -207,6 +217,47 @@ while time.monotonic() < end:
         environment.pop("ANSIBLE_FORCE_COLOR", None)
         # Ansible writes what fails on standard error: both are what an operator reads
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False)
+
+
+class Fleet:
+    """A stack on several hosts: `fleet["data"]` is the stack as that host has it, `fleet.door` the host with nginx."""
+
+    def __init__(self):
+        listing = subprocess.run(
+            ["ansible-inventory", "-i", os.environ["MOLECULE_INVENTORY_FILE"], "--list"], check=True, capture_output=True
+        )
+        inventory = json.loads(listing.stdout)
+        self.groups = {name: group["hosts"] for name, group in inventory.items() if name != "_meta" and "hosts" in group}
+        self.hosts = {}
+
+    def __getitem__(self, name):
+        if name not in self.hosts:
+            self.hosts[name] = Stack(testinfra.get_host(f"docker://{name}"), door=self.groups["nginx"][0])
+        return self.hosts[name]
+
+    @property
+    def door(self):
+        """The stack as the host with nginx has it."""
+        return self[self.groups["nginx"][0]]
+
+    def of(self, service):
+        """Return the stack as each host of a service has it."""
+        return [self[name] for name in self.groups[service]]
+
+    def members(self):
+        """Return the names of all hosts that have a service."""
+        services = ("postgres", "redis", "rabbitmq", "server", "worker", "beat", "flower", "nginx")
+        return sorted({host for service in services for host in self.groups[service]})
+
+    def started(self):
+        """Return when each container of each host was last started."""
+        return {(host, name): each["State"]["StartedAt"] for host in self.members() for name, each in self[host].containers().items()}
+
+
+@pytest.fixture
+def fleet():
+    """The stack of a scenario with several hosts."""
+    return Fleet()
 
 
 @pytest.fixture
@@ -232,3 +283,68 @@ def mailbox(stack):
 def stack(host):
     """The stack on a host."""
     return Stack(host)
+
+
+class Client:
+    """Somebody who is logged in."""
+
+    def __init__(self, url, username, password):
+        self.url = url
+        self.http = requests.Session()
+        self.tokens = self.expect(200, "POST", "/auth/login", json={"username": username, "password": password}).json()
+        self.http.headers["Authorization"] = f"Bearer {self.tokens['access_token']}"
+
+    def ask(self, method, path, **options):
+        """Send a request below /api/v1."""
+        return self.http.request(method, f"{self.url}/api/v1{path}", timeout=60, **options)
+
+    def expect(self, status, method, path, **options):
+        """Send a request that must be answered with this status."""
+        answer = self.ask(method, path, **options)
+        assert answer.status_code == status, answer.text
+        return answer
+
+    def submit(self, kind, arguments, **options):
+        """Submit a task and return it."""
+        return self.expect(202, "POST", "/tasks", json={"kind": kind, "arguments": arguments}, **options).json()
+
+    def see(self, task):
+        """Return a task as it is now."""
+        return self.expect(200, "GET", f"/tasks/{task['id']}").json()
+
+    def watch(self, task, timeout=120):
+        """Return every state of a task that is sent to whoever watches, up to its end."""
+        seen = []
+        while not seen or seen[-1]["finished_at"] is None:
+            # A stream ends from time to time, so that no server waits for it
+            with self.http.get(f"{self.url}/api/v1/tasks/{task['id']}/events", stream=True, timeout=timeout) as answer:
+                assert answer.headers["Content-Type"].startswith("text/event-stream")
+                data = [line for line in answer.iter_lines(decode_unicode=True) if line.startswith("data: ")]
+                assert data
+                seen += [json.loads(line.removeprefix("data: ")) for line in data]
+        return seen
+
+    def result(self, kind, arguments):
+        """Run a task to its end and return what it gave, with the percentages on the way."""
+        task = self.submit(kind, arguments)
+        seen = self.watch(task)
+        assert seen[-1]["state"] == "succeeded", seen[-1]
+        assert seen[-1]["progress"] == 100
+        progress = [each["progress"] for each in seen]
+        return self.expect(200, "GET", f"/tasks/{task['id']}/result").json()["result"], progress
+
+    def upload(self, name, content, content_type):
+        """Upload a file and return its record."""
+        return self.expect(201, "POST", "/files", files={"file": (name, content, content_type)}).json()
+
+
+@pytest.fixture
+def log_in(stack):
+    """log_in(): a new session of the administrator."""
+    return lambda username="admin", password=stack.secrets["fba_app_admin_password"]: Client(stack.url, username, password)
+
+
+@pytest.fixture
+def log_in_at():
+    """log_in_at(stack): a new session of the administrator of that stack."""
+    return lambda stack: Client(stack.url, "admin", stack.secrets["fba_app_admin_password"])

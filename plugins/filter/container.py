@@ -279,8 +279,8 @@ def container_plan(
 ) -> dict[str, Any]:
     """Return all that the role's tasks need to know of a container, worked out once.
 
-    `folders` are the container's for files and for logs on the host, and that of all certificates, `tools` the texts of the collection's own scripts by file name, `key`
-    and `context` as for container_hash. With `once`, the container runs its command to the end instead of staying.
+    `folders` are the container's for files and for logs on the host, and that of all certificates; `tools` the texts of the collection's
+    own scripts by file name; `key` and `context` as for container_hash. With `once`, the container runs its command to the end.
     """
     root, log_root, tls_root = folders
     options = container_options(spec, root, log_root, tls_root)

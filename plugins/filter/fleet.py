@@ -48,7 +48,6 @@ def fleet(
     - `hosts`: the hosts of the stack; `alone`: whether there is only one
     - `services`: those of this host; `builds`: whether it is the build host
     - `addresses`: host to its private address, an empty text where it has none
-    - `peers`: the private addresses of the other hosts
     - `remote`: service to the private address of its host, for the services of one host that are not here
     - `published`: the services that this host offers on its private address, because a client is on another host
     - `asked`: the other hosts that offer something that this one needs: data services, the registry, for nginx the servers and Flower
@@ -74,7 +73,6 @@ def fleet(
         "services": [service for service in SERVICES if host in members(groups, service, leaving)],
         "builds": host == build_host,
         "addresses": addresses,
-        "peers": [address for each, address in addresses.items() if each != host and address],
         "remote": remote,
         "published": published,
         "asked": [each for each in dict.fromkeys(asked) if each != host],

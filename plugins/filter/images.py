@@ -44,7 +44,9 @@ def image_digests(present: list[dict[str, Any]], images: list[str], registry: st
         prefix = f"{registry}/{_repository(image)[0]}@"
         for info in present:
             if _familiar(image) in [*(info.get("RepoTags") or []), *(info.get("RepoDigests") or [])]:
-                digests |= {image: name.removeprefix(prefix) for name in info.get("RepoDigests") or [] if name.startswith(prefix)}
+                known = [name.removeprefix(prefix) for name in info.get("RepoDigests") or [] if name.startswith(prefix)]
+                if known:
+                    digests[image] = known[0]
     return digests
 
 

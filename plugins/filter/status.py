@@ -54,9 +54,9 @@ def found_containers(hosts: list[str], hostvars: Any) -> dict[str, list[dict[str
 
 
 def queue_rows(answer: str) -> list[list[str]]:
-    """Return the rows of the table of queues, from what `rabbitmqctl list_queues` answers as JSON; Celery's own queues of replies are left out.
+    """Return the rows of the table of queues, from what `rabbitmqctl list_queues` answers as JSON.
 
-    Messages in Celery's delay queues wait too: they are one row together.
+    Celery's own queues, for replies and events, are left out. Messages in Celery's delay queues wait too: they are one row together.
     """
     queues = json.loads(answer) if answer.strip() else []
     rows, delayed = [], 0

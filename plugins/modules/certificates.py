@@ -43,8 +43,8 @@ options:
     required: true
   step:
     description:
-      - C(trust) makes the next authority, so that both are trusted. C(issue) issues everything again by the newer one. C(retire) forgets the
-        older one. Empty leaves the authorities as they are.
+      - C(trust) makes the next authority, so that both are trusted. C(issue) issues everything again by the newer one. C(retire) forgets
+        the older one. Empty leaves the authorities as they are.
     type: str
     choices: ["", trust, issue, retire]
     default: ""
@@ -71,7 +71,8 @@ issued:
   elements: str
   returned: always
 ansible_facts:
-  description: C(fba_ca_certificate), PEM text of all trusted authorities, and C(fba_certificates), subject to C(certificate) and C(private_key).
+  description:
+    - C(fba_ca_certificate), PEM text of all trusted authorities, and C(fba_certificates), subject to C(certificate) and C(private_key).
   type: dict
   returned: always
 """

@@ -36,8 +36,8 @@ options:
         type: str
   volumes:
     description:
-      - Data volumes that exist on the hosts. Where it is left out and a missing secret has a volume, nothing is made, and RV(ask) says which
-        volumes to look for. So the hosts are only asked when it matters.
+      - Data volumes that exist on the hosts. Where it is left out and a missing secret has a volume, nothing is made, and RV(ask) says
+        which volumes to look for. So the hosts are only asked when it matters.
     type: list
     elements: str
 """

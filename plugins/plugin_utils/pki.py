@@ -111,6 +111,11 @@ def days_left(pem: str, now: datetime.datetime) -> int:
     return (x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc - now).days
 
 
+def _made(pem: dict[str, str]) -> datetime.datetime:
+    """Return when a certificate was made, to the second."""
+    return x509.load_pem_x509_certificate(pem["certificate"].encode()).not_valid_before_utc + BACKDATE
+
+
 class Authorities:
     """The authorities, and what they have issued: the first signs, all are trusted.
 
@@ -132,16 +137,14 @@ class Authorities:
         self.news: list[str] = []
 
     def _make(self, name: str, days: int) -> dict[str, str]:
-        # Each has a name of its own: some clients look for the issuer by its name alone
+        # Later than the others, whatever this controller's clock says: by that the newest is found, and each has a name of its own, because
+        # some clients look for the issuer by its name alone
+        begin = max([self.now, *(_made(each) + datetime.timedelta(seconds=1) for each in self.authorities)])
         self.news.append(name)
-        return make_ca(f"{name} {self.now:%Y-%m-%d %H:%M:%S}", days, self.now)
+        return make_ca(f"{name} {begin:%Y-%m-%d %H:%M:%S}", days, begin)
 
     def _newest_first(self) -> list[dict[str, str]]:
-        return sorted(
-            self.authorities,
-            key=lambda each: x509.load_pem_x509_certificate(each["certificate"].encode()).not_valid_before_utc,
-            reverse=True,
-        )
+        return sorted(self.authorities, key=_made, reverse=True)
 
     def begin(self, name: str, days: int) -> None:
         """Make the first authority where there is none."""

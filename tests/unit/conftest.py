@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import ssl
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -100,3 +102,35 @@ def run_module(tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFi
         return ModuleRun("".join(capfd.readouterr()))
 
     return run
+
+
+# TLS between two parties of the stack, in memory: OpenSSL on both sides, each as strict as it can be
+
+
+Pem = dict[str, str]
+
+
+def tls_context(folder: Path, protocol: int, pem: Pem | None, trusts: str) -> ssl.SSLContext:
+    """What one side speaks TLS with: its certificate, if it has one, and whom it trusts."""
+    made = ssl.SSLContext(protocol)
+    made.verify_mode = ssl.CERT_REQUIRED
+    made.verify_flags |= ssl.VERIFY_X509_STRICT
+    made.load_verify_locations(cadata=trusts)
+    if pem:
+        # It reads files only
+        (folder / "chain.pem").write_text(pem["private_key"] + pem["certificate"], encoding="ascii")
+        made.load_cert_chain(folder / "chain.pem")
+    return made
+
+
+def shake_hands(folder: Path, server: tuple[Pem, str], client: tuple[Pem | None, str], name: str = "localhost") -> None:
+    """Let a client, which asks for a name, and a server see each other's certificates. Raises ssl.SSLError where one refuses."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    serving = tls_context(folder, ssl.PROTOCOL_TLS_SERVER, *server).wrap_bio(to_server, to_client, server_side=True)
+    asking = tls_context(folder, ssl.PROTOCOL_TLS_CLIENT, *client).wrap_bio(to_client, to_server, server_hostname=name)
+    # What the client sends last is judged after the client has finished
+    for side in (asking, serving, asking, serving):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    for side in (asking, serving):
+        side.do_handshake()

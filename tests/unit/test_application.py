@@ -97,6 +97,22 @@ def test_replicas_have_names_addresses_and_ports_of_their_own() -> None:
 
 def test_without_a_port_nothing_is_published() -> None:
     assert server_replicas(["10.0.0.11"], "fba", 8001, 0)[0]["ports"] == []
+    # A port alone is not offered to everybody
+    assert server_replicas(["10.0.0.11"], "fba", 8001, 0, "", 8001)[0]["ports"] == []
+
+
+@pytest.mark.parametrize(
+    ("publish_port", "ports"),
+    [
+        (0, [["192.0.2.7:8101:8001"], ["192.0.2.7:8102:8001"]]),
+        (18001, [["127.0.0.1:18001:8001", "192.0.2.7:8101:8001"], ["127.0.0.1:18002:8001", "192.0.2.7:8102:8001"]]),
+        # The same number twice is no conflict: the addresses differ
+        (8101, [["127.0.0.1:8101:8001", "192.0.2.7:8101:8001"], ["127.0.0.1:8102:8001", "192.0.2.7:8102:8001"]]),
+    ],
+)
+def test_replicas_are_published_for_an_nginx_on_another_host(publish_port: int, ports: list[list[str]]) -> None:
+    replicas = server_replicas(["10.0.0.11", "10.0.0.12"], "fba", 8001, publish_port, "192.0.2.7", 8101)
+    assert [replica["ports"] for replica in replicas] == ports
 
 
 @pytest.mark.parametrize(

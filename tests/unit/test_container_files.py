@@ -195,3 +195,40 @@ def test_a_file_elsewhere_is_refused(run: Run, args: dict[str, Any], root: Path,
 def test_a_file_needs_one_content(run: Run, args: dict[str, Any]) -> None:
     args["files"] = [{"path": args["files"][0]["path"], "mode": "0444", "content": "x", "secret_content": SECRET}]
     assert run(args).answer["failed"] is True
+
+
+# A folder that some containers share, each seeing its part: the files of each are its user's
+
+
+OTHER = 4343
+
+
+@pytest.fixture
+def owned(args: dict[str, Any]) -> dict[str, Any]:
+    """The plain file is another user's, and a third file is root's."""
+    args["files"][0]["owner"] = OTHER
+    args["files"].append({"path": f"{args['root']}/host/key", "mode": "0400", "owner": 0, "secret_content": SECRET})
+    return args
+
+
+def test_each_file_can_have_an_owner_of_its_own(run: Run, owned: dict[str, Any], root: Path, tmp_path: Path) -> None:
+    assert run(owned).answer["changed"] is True
+    assert facts(root / "dir-etc-redis/redis.conf") == (0o444, OTHER, OTHER)
+    # Root is an owner too, and not "none given"
+    assert facts(root / "host/key") == (0o400, 0, 0)
+    # The others are the container's
+    assert facts(root / "dir-run-secrets/password") == (0o400, OWNER, OWNER)
+    assert facts(root / "host") == facts(root / "dir-etc-redis") == (0o755, 0, 0)
+    before = everything(tmp_path)
+    assert run(owned).answer["changed"] is False
+    assert everything(tmp_path) == before
+
+
+def test_another_owner_of_a_file_is_a_change_of_that_file(run: Run, owned: dict[str, Any], root: Path) -> None:
+    run(owned)
+    owned["files"][0]["owner"] = OTHER + 1
+    assert run(owned).answer["changed_files"] == [str(root / "dir-etc-redis/redis.conf")]
+    assert facts(root / "dir-etc-redis/redis.conf") == (0o444, OTHER + 1, OTHER + 1)
+    os.chown(root / "host/key", OWNER, -1)
+    assert run(owned).answer["changed_files"] == [str(root / "host/key")]
+    assert facts(root / "host/key") == (0o400, 0, 0)

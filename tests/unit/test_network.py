@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.fba.stack.plugins.filter.network import dynamic_range, gateway, replica_addresses
+from ansible_collections.fba.stack.plugins.filter.network import dynamic_range, gateway, nginx_address, replica_addresses
 
 
 def test_addresses_count_up_and_stay_when_replicas_are_added() -> None:
@@ -30,8 +30,18 @@ def test_docker_hands_out_the_upper_half() -> None:
     assert dynamic_range("172.30.10.0/24") == "172.30.10.128/25"
 
 
-def test_the_hosts_own_address_is_nobody_elses() -> None:
-    address = gateway("172.30.10.0/24")
-    assert address == "172.30.10.1"
-    assert address not in replica_addresses("172.30.10.0/24", 117)
-    assert ipaddress.ip_address(address) not in ipaddress.ip_network(dynamic_range("172.30.10.0/24"))
+@pytest.mark.parametrize(("subnet", "most"), [("10.1.0.0/26", 21), ("172.30.10.0/24", 117), ("172.30.0.0/16", 3000)])
+def test_the_fixed_addresses_are_nobody_elses(subnet: str, most: int) -> None:
+    """The packet filter lets strangers in to nginx's alone, so it must not be another container's."""
+    network = ipaddress.ip_network(subnet)
+    fixed = [gateway(subnet), nginx_address(subnet), *replica_addresses(subnet, most)]
+    assert len(set(fixed)) == len(fixed)
+    docker = ipaddress.ip_network(dynamic_range(subnet))
+    for text in fixed:
+        assert ipaddress.ip_address(text) in network
+        assert ipaddress.ip_address(text) not in docker
+        assert ipaddress.ip_address(text) != network.network_address
+
+
+def test_the_hosts_own_address_is_the_first() -> None:
+    assert gateway("172.30.10.0/24") == "172.30.10.1"

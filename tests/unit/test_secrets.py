@@ -94,3 +94,53 @@ def test_check_mode_writes_nothing(run: Run, path: Path) -> None:
     # The tasks that follow need a value to be checked with
     assert len(result["ansible_facts"]["fba_postgres_password"]) == 32
     assert not path.exists()
+
+
+# Without `volumes`: whoever calls has not looked at the hosts yet, and shall only if there is a reason to
+
+
+@pytest.fixture
+def first(run_action: Run, path: Path) -> Run:
+    """Run the action before anybody has looked which volumes there are."""
+
+    def first(given: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        return run_action(ActionModule, {"path": str(path), "wanted": WANTED}, given, **options)
+
+    return first
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_nothing_is_made_before_the_volumes_are_known(first: Run, path: Path, check_mode: bool) -> None:
+    result = first(check_mode=check_mode)
+    assert result["ask"] == ["fba_postgres"]
+    assert result["changed"] is False
+    # Not even what no volume depends on: it is made with the others
+    assert "ansible_facts" not in result
+    assert not path.exists()
+
+
+def test_nobody_looks_at_a_host_for_a_secret_that_is_known(first: Run, run: Run, path: Path, loader: DataLoader) -> None:
+    """So a run without the data hosts needs none of them."""
+    result = first({"fba_postgres_password": "given by the inventory"})
+    assert (result["ask"], result["changed"]) == ([], True)
+    assert result["ansible_facts"].keys() == {"fba_flower_password"}
+
+    made = run()["ansible_facts"]
+    again = first()
+    assert (again["ask"], again["changed"], again["ansible_facts"]) == ([], False, made)
+
+    # One that no volume depends on is made at once
+    VaultFile(str(path), loader, "").write({"fba_postgres_password": "kept"})
+    result = first()
+    assert (result["ask"], result["changed"]) == ([], True)
+    assert result["ansible_facts"]["fba_postgres_password"] == "kept"
+
+
+def test_after_a_look_at_the_volumes_it_is_made_or_refused(first: Run, run: Run, path: Path) -> None:
+    assert first()["ask"]
+    with pytest.raises(AnsibleActionFail, match="fba_postgres_password is not known"):
+        run(volumes=["fba_postgres"])
+    assert not path.exists()
+    result = run(volumes=[])
+    assert (result["ask"], result["changed"]) == ([], True)
+    assert result["ansible_facts"].keys() == {entry["name"] for entry in WANTED}

@@ -14,65 +14,6 @@ import pytest
 import requests
 
 
-class Client:
-    """Somebody who is logged in."""
-
-    def __init__(self, url, username, password):
-        self.url = url
-        self.http = requests.Session()
-        self.tokens = self.expect(200, "POST", "/auth/login", json={"username": username, "password": password}).json()
-        self.http.headers["Authorization"] = f"Bearer {self.tokens['access_token']}"
-
-    def ask(self, method, path, **options):
-        """Send a request below /api/v1."""
-        return self.http.request(method, f"{self.url}/api/v1{path}", timeout=60, **options)
-
-    def expect(self, status, method, path, **options):
-        """Send a request that must be answered with this status."""
-        answer = self.ask(method, path, **options)
-        assert answer.status_code == status, answer.text
-        return answer
-
-    def submit(self, kind, arguments, **options):
-        """Submit a task and return it."""
-        return self.expect(202, "POST", "/tasks", json={"kind": kind, "arguments": arguments}, **options).json()
-
-    def see(self, task):
-        """Return a task as it is now."""
-        return self.expect(200, "GET", f"/tasks/{task['id']}").json()
-
-    def watch(self, task, timeout=120):
-        """Return every state of a task that is sent to whoever watches, up to its end."""
-        seen = []
-        while not seen or seen[-1]["finished_at"] is None:
-            # A stream ends from time to time, so that no server waits for it
-            with self.http.get(f"{self.url}/api/v1/tasks/{task['id']}/events", stream=True, timeout=timeout) as answer:
-                assert answer.headers["Content-Type"].startswith("text/event-stream")
-                data = [line for line in answer.iter_lines(decode_unicode=True) if line.startswith("data: ")]
-                assert data
-                seen += [json.loads(line.removeprefix("data: ")) for line in data]
-        return seen
-
-    def result(self, kind, arguments):
-        """Run a task to its end and return what it gave, with the percentages on the way."""
-        task = self.submit(kind, arguments)
-        seen = self.watch(task)
-        assert seen[-1]["state"] == "succeeded", seen[-1]
-        assert seen[-1]["progress"] == 100
-        progress = [each["progress"] for each in seen]
-        return self.expect(200, "GET", f"/tasks/{task['id']}/result").json()["result"], progress
-
-    def upload(self, name, content, content_type):
-        """Upload a file and return its record."""
-        return self.expect(201, "POST", "/files", files={"file": (name, content, content_type)}).json()
-
-
-@pytest.fixture
-def log_in(stack):
-    """log_in(): a new session of the administrator."""
-    return lambda username="admin", password=stack.secrets["fba_app_admin_password"]: Client(stack.url, username, password)
-
-
 @pytest.fixture
 def admin(log_in):
     """The administrator."""

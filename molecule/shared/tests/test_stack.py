@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+TLS = "/run/fba/tls"
+
 
 def test_eight_containers_are_healthy(stack):
     assert stack.healthy() == stack.services
@@ -138,6 +140,19 @@ def test_postgresql_takes_neither_a_wrong_password_nor_plain_text(host, stack):
         answer = stack.psql(url.format(mode=mode), "SELECT 1", password)
         assert answer.rc != 0
         assert "password authentication failed" in answer.stderr if mode == "require" else "no encryption" in answer.stderr
+
+
+def test_the_data_services_want_a_certificate_of_the_stack(stack):
+    """The right password alone opens nothing."""
+    answer = stack.psql(
+        "host=fba_postgres dbname=fba user=fba sslmode=require sslcert=/none", "SELECT 1", stack.secrets["fba_database_password"]
+    )
+    assert answer.rc != 0
+    assert "requires a valid client certificate" in answer.stderr
+    unknown = f"docker exec fba_redis redis-cli --tls --cacert {TLS}/ca.pem -h localhost --user probe --pass x ping 2>&1"
+    assert "PONG" not in stack.host.run(unknown).stdout
+    handshake = f"openssl s_client -connect localhost:5671 -CAfile {TLS}/ca.pem -tls1_2 < /dev/null 2>&1"
+    assert "alert" in stack.host.run(f'docker exec fba_rabbitmq sh -c "{handshake}"').stdout
 
 
 def test_redis_wants_a_password_keeps_its_data_and_evicts_nothing(stack):

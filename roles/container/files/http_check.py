@@ -8,7 +8,6 @@ import sys
 import urllib.error
 import urllib.request
 
-
 TLS = "/run/fba/tls"
 
 
