@@ -43,6 +43,7 @@ def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
         "binds": {},
         "tmpfs": {},
         "tls": None,
+        "reload_by_restart": False,
         "hosts": {},
         "logs": False,
         "address": None,
@@ -289,6 +290,8 @@ def container_plan(
         "service": spec["service"],
         "image": spec["image"],
         "once": once,
+        # Only where it says something: a label more would be another container
+        "labels": {"fba.reload": "restart"} if spec.get("reload_by_restart") else {},
         "hash": container_hash(spec, key, context),
         "root": root,
         "owner": int(spec["user"]),
@@ -303,7 +306,7 @@ def container_plan(
 def container_list(
     containers: list[dict[str, Any]], order: str, once: bool = False, services: list[str] | None = None, running: bool = False
 ) -> list[dict[str, Any]]:
-    """Return `name` and `stop_timeout` (seconds) of containers, as docker_host_info lists them, in the order `start` or `stop`.
+    """Return `name`, `stop_timeout` (seconds) and `reload` of containers, as docker_host_info lists them, in the order `start` or `stop`.
 
     With `once`, also those that ran to their end and are kept as a record. With `services` those of these alone, with `running` those alone
     that run.
@@ -321,7 +324,11 @@ def container_list(
         and (not running or container["State"] == "running")
     ]
     found = [
-        {"name": container["Names"][0].lstrip("/"), "stop_timeout": int(container["Labels"].get("fba.stop_timeout", 10))}
+        {
+            "name": container["Names"][0].lstrip("/"),
+            "stop_timeout": int(container["Labels"].get("fba.stop_timeout", 10)),
+            "reload": container["Labels"].get("fba.reload", "command"),
+        }
         for container in sorted(wanted, key=rank)
     ]
     return found[::-1] if order == "stop" else found

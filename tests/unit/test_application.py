@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_settings_get_the_applications_names_and_others_are_left_out() -> None:
 
 
 def test_uploads_are_sent_from_the_first_internal_path() -> None:
-    routes = [
+    routes: list[dict[str, Any]] = [
         {"path": "/", "to": "server"},
         {"path": "/media/", "to": "upload"},
         {"path": "/open/", "to": "upload", "internal": False},

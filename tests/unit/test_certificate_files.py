@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from ansible_collections.fba.stack.plugins.filter.container import TLS, containe
 from conftest import ROOT
 
 FOLDER = "/etc/fba/tls"
-USERS = {"postgres": 999, "worker": "10001"}
+USERS: dict[str, Any] = {"postgres": 999, "worker": "10001"}
 ISSUED = {
     subject: {"certificate": f"the certificate of {subject}", "private_key": f"the key of {subject}"}
     for subject in ("data1/postgres", "data1/host", "data1.example.com/postgres", "work1/worker", "work1/host", "data/postgres")
@@ -21,19 +22,22 @@ ISSUED = {
 
 
 def test_a_host_has_what_is_its_own_and_no_key_of_another() -> None:
-    files = certificate_files(ISSUED, "data1", "the bundle", FOLDER, USERS)  # type: ignore[arg-type]
+    files = certificate_files(ISSUED, "data1", "the bundle", FOLDER, USERS)
     assert {entry["path"].removeprefix(f"{FOLDER}/") for entry in files} == {
         *(f"postgres/{name}" for name in ("ca.pem", "certificate.pem", "private_key.pem")),
         *(f"host/{name}" for name in ("ca.pem", "certificate.pem", "private_key.pem")),
     }
     # Names that begin alike are others' names
-    assert [entry["secret_content"] for entry in files if "secret_content" in entry] == ["the key of data1/postgres", "the key of data1/host"]
+    assert [entry["secret_content"] for entry in files if "secret_content" in entry] == [
+        "the key of data1/postgres",
+        "the key of data1/host",
+    ]
     assert {entry["content"] for entry in files if entry["path"].endswith("ca.pem")} == {"the bundle"}
-    assert certificate_files(ISSUED, "elsewhere", "the bundle", FOLDER, USERS) == []  # type: ignore[arg-type]
+    assert certificate_files(ISSUED, "elsewhere", "the bundle", FOLDER, USERS) == []
 
 
 def test_a_key_is_for_its_containers_user_alone() -> None:
-    files = {entry["path"]: entry for host in ("data1", "work1") for entry in certificate_files(ISSUED, host, "", FOLDER, USERS)}  # type: ignore[arg-type]
+    files = {entry["path"]: entry for host in ("data1", "work1") for entry in certificate_files(ISSUED, host, "", FOLDER, USERS)}
     for service, user in (("postgres", 999), ("worker", 10001), ("host", 0)):
         for name in ("ca.pem", "certificate.pem", "private_key.pem"):
             entry = files[f"{FOLDER}/{service}/{name}"]
@@ -49,7 +53,7 @@ def test_a_container_sees_its_folder_and_no_other() -> None:
     (mount,) = [each for each in container_options(spec, "", "", FOLDER)["mounts"] if each["target"].startswith("/run/fba")]
     assert mount["target"] == TLS
     assert mount["read_only"] is True
-    files = certificate_files(ISSUED, "data1", "", FOLDER, USERS)  # type: ignore[arg-type]
+    files = certificate_files(ISSUED, "data1", "", FOLDER, USERS)
     seen = {f"{TLS}/{PurePosixPath(entry['path']).name}" for entry in files if str(PurePosixPath(entry["path"]).parent) == mount["source"]}
     common = yaml.safe_load((ROOT / "roles/common/defaults/main.yml").read_text(encoding="utf-8"))
     assert set(common["__fba_tls"].values()) == seen

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
@@ -13,17 +16,25 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.fba.stack.plugins.filter.container import (
     container_files,
     container_hash,
+    container_host_path,
     container_list,
     container_options,
+    container_plan,
     container_reload_files,
 )
 
+from conftest import ROOT as CHECKOUT
+
 ROOT = "/etc/fba/fba_thing"
+LOGS = "/var/log/fba/fba_thing"
+CERTIFICATES = "/etc/fba/tls"
 TOOLS = {
     "probe.sh": "the probe",
     "launch.py": "the launcher",
     "supervise.py": "the listener",
     "watch.py": "the watcher",
+    "singleton.py": "the election",
+    "leased.py": "the lease",
     "http_check.py": "the check",
 }
 SPEC: dict[str, Any] = {
@@ -61,7 +72,7 @@ def with_content(path: str, content: str) -> dict[str, Any]:
 
 def mounts(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The mounts by target, of which no two may have the same."""
-    found = container_options(spec, ROOT, "/var/log/fba/fba_thing")["mounts"]
+    found = container_options(spec, ROOT, LOGS, CERTIFICATES)["mounts"]
     by_target = {mount["target"]: mount for mount in found}
     assert len(by_target) == len(found)
     return by_target
@@ -84,6 +95,8 @@ def mounts(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
         changed(volumes={"fba_thing": "/data"}),
         changed(binds={"/srv/thing": "/data"}),
         changed(ports=["127.0.0.1:1:1"]),
+        changed(tls="thing"),
+        changed(hosts={"fba_redis": "10.20.0.1"}),
         changed(stop_timeout=11),
         changed(files=SPEC["files"][:2]),
         changed(health={"test": ["thing", "ping"], "interval": 11}),
@@ -131,7 +144,7 @@ def test_hash_sees_what_templates_inside_the_spec_become() -> None:
     def hash_with(value: str) -> str:
         spec = changed(command=["thing", trust_as_template("--{{ value }}")], health={"test": [trust_as_template("{{ value }}")]})
         templar = Templar(loader=DataLoader(), variables={"spec": spec, "value": value, "tools": TOOLS})
-        plan = "{{ (spec | fba.stack.container_plan('key', {}, ['/etc/thing', '/var/log/thing'], tools)).hash }}"
+        plan = "{{ (spec | fba.stack.container_plan('key', {}, ['/etc/thing', '/var/log/thing', '/etc/tls'], tools)).hash }}"
         return str(templar.template(trust_as_template(plan)))
 
     assert hash_with("one") != hash_with("two")
@@ -159,7 +172,7 @@ def test_the_probe_comes_with_a_health_check_alone() -> None:
 def test_supervised_programs_bring_their_tools_and_configuration() -> None:
     spec = changed(programs=[{"name": "thing", "command": ["thing"], "stop_wait": 5}])
     names = {entry["path"].rsplit("/", 1)[1] for entry in container_files(spec, ROOT, TOOLS)}
-    assert {"probe.sh", "launch.py", "supervise.py", "watch.py", "http_check.py", "supervisord.conf"} <= names
+    assert {*TOOLS, "supervisord.conf"} <= names
     assert {"/opt/fba", "/etc/supervisor"} <= mounts(spec).keys()
 
 
@@ -177,8 +190,31 @@ def test_every_file_lies_below_a_mounted_folder() -> None:
 def test_folders_that_differ_in_a_dash_alone_stay_apart() -> None:
     files = [{"path": "/etc/my-app/conf", "content": "1"}, {"path": "/etc/my/app/conf", "content": "2"}]
     spec = changed(files=files)
-    assert len({entry["path"] for entry in container_files(spec, ROOT, {"probe.sh": ""})}) == 3
+    written = {entry["content"]: entry["path"] for entry in container_files(spec, ROOT, TOOLS) if entry["content"] in ("1", "2")}
+    assert written["1"] != written["2"]
     assert {"/etc/my-app", "/etc/my/app"} <= mounts(spec).keys()
+
+
+def test_the_way_to_reload_lies_in_the_container(tmp_path: Path) -> None:
+    """Whoever changes a certificate knows the container's name alone, and runs what is there."""
+    words = ["sh", "-c", 'printf "%s|" "$@" > "$0"', str(tmp_path / "said"), "two words", "it's", "$HOME", 5]
+    spec = changed(reload=words)
+    (entry,) = [entry for entry in container_files(spec, ROOT, TOOLS) if entry["path"].endswith("/reload")]
+    name = entry["path"].removeprefix(f"{mounts(spec)['/opt/fba']['source']}/")
+    asked = yaml.safe_load((CHECKOUT / "roles/container/tasks/reload.yml").read_text(encoding="utf-8"))[-1]
+    script = asked["community.docker.docker_container_exec"]["argv"][-1]
+    # As in the container, but for where its folders are
+    (tmp_path / "opt").mkdir()
+    script = script.replace("/opt/fba", str(tmp_path / "opt"))
+    assert subprocess.run(["sh", "-c", script], check=False).returncode == 0
+    assert not (tmp_path / "said").exists()
+    (tmp_path / "opt" / name).write_text(entry["content"], encoding="utf-8")
+    assert subprocess.run(["sh", "-c", script], check=False).returncode == 0
+    assert (tmp_path / "said").read_text() == "two words|it's|$HOME|5|"
+
+
+def test_what_cannot_reload_has_nothing_to_run() -> None:
+    assert not [entry for entry in container_files(changed(reload=[]), ROOT, TOOLS) if entry["path"].endswith("/reload")]
 
 
 def test_reload_files_are_the_paths_that_are_written() -> None:
@@ -187,10 +223,15 @@ def test_reload_files_are_the_paths_that_are_written() -> None:
     assert path in [entry["path"] for entry in container_files(SPEC, ROOT, TOOLS)]
 
 
+def test_a_single_file_is_found_where_the_whole_spec_writes_it() -> None:
+    written = {entry["path"] for entry in container_files(SPEC, ROOT, TOOLS)}
+    assert {container_host_path(entry["path"], ROOT) for entry in SPEC["files"]} <= written
+
+
 @pytest.mark.parametrize("user", [0, "0"])
 def test_root_is_refused(user: int | str) -> None:
     with pytest.raises(AnsibleFilterError, match=r"container_spec.user of fba_thing is 0"):
-        container_options(changed(user=user), ROOT, "/var/log")
+        container_options(changed(user=user), ROOT, LOGS, CERTIFICATES)
 
 
 def test_a_file_mounted_alone_cannot_be_reloaded() -> None:
@@ -226,29 +267,62 @@ def test_volumes_and_logs() -> None:
     assert (found["/var/log/fba"]["source"], found["/var/log/fba"]["read_only"]) == ("/var/log/fba/fba_thing", False)
 
 
+def test_a_container_sees_one_certificate() -> None:
+    found = mounts(changed(tls="server"))
+    assert found["/run/fba/tls"] == {
+        "type": "bind",
+        # Not the folder of all
+        "source": f"{CERTIFICATES}/server",
+        "target": "/run/fba/tls",
+        "read_only": True,
+    }
+    assert mounts(SPEC).keys() == found.keys() - {"/run/fba/tls"}
+
+
+def test_names_of_other_hosts_are_handed_over_as_they_are() -> None:
+    hosts = {"fba_postgres": "10.20.0.1", "fba_redis": "10.20.0.1"}
+    assert container_options(changed(hosts=hosts), ROOT, LOGS, CERTIFICATES)["hosts"] == hosts
+    # An empty one, not none: a container that had some shall lose them
+    assert container_options(SPEC, ROOT, LOGS, CERTIFICATES)["hosts"] == {}
+
+
+def test_a_plan_is_worked_out_from_the_spec_and_the_folders() -> None:
+    spec = changed(tls="thing", logs=True)
+    plan = container_plan(spec, "key", {"timezone": "UTC"}, (ROOT, LOGS, CERTIFICATES), TOOLS)
+    assert plan["hash"] == container_hash(spec, "key", {"timezone": "UTC"})
+    assert (plan["root"], plan["log_dir"], plan["owner"], plan["once"]) == (ROOT, LOGS, 999, False)
+    sources = {mount["target"]: mount["source"] for mount in plan["options"]["mounts"]}
+    assert (sources["/var/log/fba"], sources["/run/fba/tls"]) == (LOGS, f"{CERTIFICATES}/thing")
+    # What is run after a change is what whoever changes a certificate runs
+    (script,) = [entry["path"] for entry in plan["files"] if entry["path"].endswith("/reload")]
+    assert plan["reload"] == ["sh", f"/opt/fba/{script.rpartition('/')[2]}"]
+    without = container_plan(changed(reload=[]), "key", {}, (ROOT, LOGS, CERTIFICATES), TOOLS, once=True)
+    assert (without["reload"], without["log_dir"], without["once"]) == ([], None, True)
+
+
 def test_what_is_the_hosts_is_never_writable() -> None:
     found = mounts(changed(binds={"/srv/checkout/app/shop": "/app/shop"}))
     assert found["/app/shop"] == {"type": "bind", "source": "/srv/checkout/app/shop", "target": "/app/shop", "read_only": True}
 
 
 def test_tmp_is_always_writable_and_belongs_to_the_user() -> None:
-    options = container_options(changed(tmpfs={"/run/thing": "1m"}), ROOT, "")
+    options = container_options(changed(tmpfs={"/run/thing": "1m"}), ROOT, LOGS, CERTIFICATES)
     assert options["tmpfs"] == [
         "/run/thing:size=1m,uid=999,gid=999,mode=0755,nosuid,nodev",
         "/tmp:size=64m,uid=999,gid=999,mode=0755,nosuid,nodev",
     ]
-    assert container_options(changed(tmpfs={"/tmp": "1g"}), ROOT, "")["tmpfs"][0].startswith("/tmp:size=1g,")
+    assert container_options(changed(tmpfs={"/tmp": "1g"}), ROOT, LOGS, CERTIFICATES)["tmpfs"][0].startswith("/tmp:size=1g,")
 
 
 def test_hardening_is_the_default() -> None:
-    options = container_options(SPEC, ROOT, "")
+    options = container_options(SPEC, ROOT, LOGS, CERTIFICATES)
     assert options["user"] == "999:999"
     assert options["read_only"] is True
     assert options["capabilities"] == []
 
 
 def test_values_are_of_the_types_that_the_module_takes() -> None:
-    options = container_options(changed(command=["x", 5], environment={"N": 1}, cpus="1.5", stop_timeout="7"), ROOT, "")
+    options = container_options(changed(command=["x", 5], environment={"N": 1}, cpus="1.5", stop_timeout="7"), ROOT, LOGS, CERTIFICATES)
     assert options["command"] == ["x", "5"]
     assert options["env"] == {"N": "1"}
     assert (options["cpus"], options["stop_timeout"]) == (1.5, 7)
@@ -257,40 +331,42 @@ def test_values_are_of_the_types_that_the_module_takes() -> None:
 
 def test_the_health_check_leaves_the_probe_time_for_both_commands() -> None:
     health = {"test": ["t", "1"], "liveness": ["l"], "interval": 7, "timeout": 15, "failures": 4, "start_period": 90}
-    check = container_options(changed(health=health), ROOT, "")["healthcheck"]
+    check = container_options(changed(health=health), ROOT, LOGS, CERTIFICATES)["healthcheck"]
     assert check["test"] == ["CMD", "sh", "/opt/fba/probe.sh", "15", "4", "90", "t", "1", "--liveness", "l"]
     assert int(check["timeout"].removesuffix("s")) > 2 * 15
     assert (check["interval"], check["retries"], check["start_period"]) == ("7s", 4, "90s")
-    assert "healthcheck" not in container_options(changed(health={}), ROOT, "")
+    assert "healthcheck" not in container_options(changed(health={}), ROOT, LOGS, CERTIFICATES)
 
 
 def test_the_play_waits_longer_than_a_start_may_take() -> None:
-    options = container_options(changed(health={"test": ["t"], "start_period": 360, "interval": 10, "failures": 3}), ROOT, "")
+    options = container_options(
+        changed(health={"test": ["t"], "start_period": 360, "interval": 10, "failures": 3}), ROOT, LOGS, CERTIFICATES
+    )
     assert options["patience"] >= 360 + 3 * 10
 
 
 # Order
 
 
-def container(name: str, service: str, **labels: str) -> dict[str, Any]:
+def container(name: str, service: str, state: str = "running", **labels: str) -> dict[str, Any]:
     """A container as docker_host_info lists it."""
     labels = {f"fba.{label}": value for label, value in labels.items()}
-    return {"Names": [f"/{name}"], "Labels": {"fba.service": service, "fba.once": "false", **labels}}
+    return {"Names": [f"/{name}"], "State": state, "Labels": {"fba.service": service, "fba.once": "false", **labels}}
 
 
 FOUND = [
     container("fba_nginx", "nginx"),
     container("fba_server_2", "server"),
-    container("fba_migrate", "migrate", once="true"),
+    container("fba_migrate", "migrate", "exited", once="true"),
     container("fba_later", "a_service_of_another_release"),
-    container("fba_server_1", "server"),
+    container("fba_server_1", "server", "exited"),
     container("fba_celery_worker", "worker", stop_timeout="640"),
     container("fba_postgres", "postgres"),
 ]
 ORDER = ["fba_postgres", "fba_celery_worker", "fba_server_1", "fba_server_2", "fba_nginx", "fba_later"]
 
 
-def names(order: str, **options: bool) -> list[str]:
+def names(order: str, **options: Any) -> list[str]:
     """The names in their order."""
     return [entry["name"] for entry in container_list(FOUND, order, **options)]
 
@@ -309,3 +385,23 @@ def test_each_is_given_the_time_that_it_was_started_with() -> None:
     assert timeouts["fba_celery_worker"] == 640
     # Docker's own, for one that an earlier release has started
     assert timeouts["fba_postgres"] == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"services": ["server", "postgres"]}, ["fba_postgres", "fba_server_1", "fba_server_2"]),
+        ({"services": []}, []),
+        ({"services": ["migrate"]}, []),
+        ({"services": ["migrate"], "once": True}, ["fba_migrate"]),
+        ({"running": True}, [name for name in ORDER if name != "fba_server_1"]),
+        # What ended is not what runs, whatever was asked for
+        ({"running": True, "once": True}, [name for name in ORDER if name != "fba_server_1"]),
+        ({"services": ["server"], "running": True}, ["fba_server_2"]),
+        # Services that this host has none of, such as the host itself
+        ({"services": ["host", "flower"]}, []),
+    ],
+)
+def test_some_services_or_those_that_run(options: dict[str, Any], found: list[str]) -> None:
+    assert names("start", **options) == found
+    assert names("stop", **options) == found[::-1]

@@ -1,8 +1,9 @@
-"""What the collection brings into containers: the probe, the launcher, the HTTP check, and the checks of worker and beat."""
+"""What the collection brings into containers: the probe, the launcher, the HTTP check, and how worker and beat start and are checked."""
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import http.server
 import importlib.util
 import json
@@ -10,10 +11,12 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +24,12 @@ from typing import Any, ClassVar
 from unittest.mock import MagicMock
 
 import pytest
+import yaml
 
-from conftest import ROOT
+from ansible_collections.fba.stack.plugins.filter.container import TLS
+from ansible_collections.fba.stack.plugins.plugin_utils.pki import issue, make_ca
+
+from conftest import ROOT, Pem, tls_context
 
 FILES = ROOT / "roles" / "container" / "files"
 NAMESPACES = ["unshare", "--pid", "--fork", "--mount-proc", "--mount"]
@@ -323,7 +330,155 @@ def test_http_check_fails_where_nothing_answers(free_port: int) -> None:
     assert http_check(f"http://127.0.0.1:{free_port}/", "any").returncode != 0
 
 
+# The same over TLS: the container shows its certificate, and wants to see one of the same authority
+
+
+TODAY = datetime.datetime.now(datetime.UTC)
+AUTHORITY, STRANGER = (make_ca("an authority", 2, TODAY) for _number in range(2))
+OWN: dict[str, Any] = {"names": ["fba_server", "localhost"], "addresses": []}
+
+
+@pytest.fixture
+def tls_url(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """A function that starts a web server which wants to see a certificate of the authority, and returns its address."""
+    started: list[tuple[http.server.ThreadingHTTPServer, threading.Thread]] = []
+
+    def start(authority: Pem = AUTHORITY, wanted: dict[str, Any] = OWN) -> str:
+        Answers.seen.clear()
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        pem = issue(authority, "one/server", wanted, 2, TODAY)
+        speaks = tls_context(tmp_path, ssl.PROTOCOL_TLS_SERVER, pem, AUTHORITY["certificate"])
+        server.socket = speaks.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        started.append((server, thread))
+        return f"https://localhost:{server.server_address[1]}"
+
+    yield start
+    for server, thread in started:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def status_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A function that asks as the check does, in a container that has this certificate and trusts this authority."""
+
+    def ask(url: str, pem: Pem | None = None, trusted: Pem = AUTHORITY) -> int:
+        module: Any = load(FILES / "http_check.py")
+        pem = pem or issue(AUTHORITY, "one/server", OWN, 2, TODAY)
+        # The names of the files are the ones that the container has
+        common = yaml.safe_load((ROOT / "roles/common/defaults/main.yml").read_text(encoding="utf-8"))["__fba_tls"]
+        for key, text in (("ca", trusted["certificate"]), ("certificate", pem["certificate"]), ("private_key", pem["private_key"])):
+            assert str(Path(common[key]).parent) == TLS
+            (tmp_path / Path(common[key]).name).write_text(text, encoding="ascii")
+        assert module.TLS == TLS
+        monkeypatch.setattr(module, "TLS", str(tmp_path))
+        return int(module.status_of(url))
+
+    return ask
+
+
+@pytest.mark.parametrize("status", [200, 302, 503])
+def test_http_check_shows_the_containers_certificate(tls_url: Callable[..., str], status_of: Callable[..., int], status: int) -> None:
+    assert status_of(f"{tls_url()}/{status}") == status
+    assert Answers.seen == [f"/{status}"]
+
+
+def test_the_server_of_these_tests_wants_a_certificate(tls_url: Callable[..., str]) -> None:
+    """Else the check could show none and nobody would see."""
+    trusts = ssl.create_default_context(cadata=AUTHORITY["certificate"])
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"{tls_url()}/200", context=trusts, timeout=10)
+    assert Answers.seen == []
+
+
+@pytest.mark.parametrize(
+    ("server", "given"),
+    [
+        ({"authority": STRANGER}, {}),
+        # Somebody of the stack's, but not this service
+        ({"wanted": {"names": ["fba_redis"], "addresses": []}}, {}),
+        ({"wanted": {"names": [], "addresses": []}}, {}),
+        ({}, {"trusted": STRANGER}),
+        ({}, {"pem": issue(STRANGER, "one/server", OWN, 2, TODAY)}),
+    ],
+    ids=["another authority's server", "another name", "a mere client", "another authority is trusted", "a certificate of another one"],
+)
+def test_http_check_takes_nobody_else_for_the_server(
+    tls_url: Callable[..., str], status_of: Callable[..., int], server: dict[str, Any], given: dict[str, Any]
+) -> None:
+    with pytest.raises(OSError):
+        status_of(f"{tls_url(**server)}/200", **given)
+    assert Answers.seen == []
+
+
 # Beat
+
+
+RUN = ROOT / "roles/beat/files/run.py"
+# Prints what a script opens for writing, before it runs it
+OBSERVED = """
+import runpy, sys
+sys.addaudithook(lambda event, given: event == "open" and (given[2] or 0) & 3 and print("writes", given[0], flush=True))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+# Answers the second ping
+CELERY = """
+class Control:
+    asked = 0
+    def ping(self, timeout):
+        self.asked += 1
+        return [{"io@host": "pong"}] if self.asked > ANSWERS else []
+
+def find_app(name):
+    assert name == "fba_app.celery"
+    return type("App", (), {"control": Control()})
+"""
+
+
+def run_beat(folder: Path, answers: int | float, patience: str) -> subprocess.CompletedProcess[str]:
+    """Run what beat waits by, with a stand-in for Celery whose workers do not answer so many pings. The program tells who it is."""
+    (folder / "celery" / "app").mkdir(parents=True)
+    for name in ("celery/__init__.py", "celery/app/__init__.py"):
+        (folder / name).touch()
+    (folder / "celery/app/utils.py").write_text(f"ANSWERS = float('{answers}')\n{CELERY}", encoding="utf-8")
+    program = [sys.executable, "-c", "import os, sys; print(os.getpid() == os.getpgid(0), sys.argv[1:])", "--", "--pidfile="]
+    return subprocess.run(
+        [sys.executable, "-c", OBSERVED, str(RUN), "fba_app.celery", patience, *program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+
+
+def test_beat_becomes_the_program_once_a_worker_answers(tmp_path: Path) -> None:
+    """And writes no file: which process has to go on waking up, the election says."""
+    done = run_beat(tmp_path, 2, "60")
+    waited = ["beat: waiting for a worker"] * 2
+    assert done.stdout.splitlines() == [*waited, "True ['--', '--pidfile=']"], done.stderr
+    assert done.returncode == 0
+
+
+def test_beat_gives_up_on_workers_in_time(tmp_path: Path) -> None:
+    done = run_beat(tmp_path, float("inf"), "0.05")
+    assert done.returncode != 0
+    assert "beat: no worker has answered in 0.05 s" in done.stderr
+    assert set(done.stdout.splitlines()) <= {"beat: waiting for a worker"}
+
+
+def test_beats_check_looks_at_the_process_that_the_election_names() -> None:
+    """The standby's is that of the election itself, the leader's is beat's."""
+    tasks = yaml.safe_load((ROOT / "roles/beat/tasks/main.yml").read_text(encoding="utf-8"))
+    (program,) = tasks[0]["vars"]["container_spec"]["programs"]
+    assert program["singleton"] is True
+    election, check = load(FILES / "singleton.py"), load(ROOT / "roles/beat/files/check.py")
+    assert election.FOLDER / f"{program['name']}.pid" == check.PID_FILE
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_a_host_lacks_what_it_has_not_and_what_it_has_otherwise() -> None:
 
 
 def test_only_what_came_through_the_registry_and_nobody_uses_is_removed() -> None:
-    images = [
+    images: list[dict[str, Any]] = [
         {"Id": "sha256:a", "RepoDigests": [f"{REGISTRY}/fba/app@{digest(1)}"]},
         {"Id": "sha256:b", "RepoDigests": [f"{REGISTRY}/fba/redis@{digest(2)}"]},
         {"Id": "sha256:c", "RepoDigests": [f"elsewhere:5000/fba/app@{digest(3)}"]},

@@ -1,6 +1,7 @@
 """The collection as it is installed: built, unpacked somewhere else, and called by its name."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -33,11 +34,29 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
     )
 
 
+# What lies in the checkout of somebody who uses it, and is nobody else's
+PRIVATE = (
+    ".vault-password",
+    ".venv/bin/python",
+    "inventories/local/group_vars/all/fba_secrets.yml",
+    "inventories/cluster/group_vars/all/fba_secrets.yml",
+    "inventories/cluster/group_vars/all/fba_certificates.yml",
+    "inventories/cluster/group_vars/all/fba_images.yml",
+    "inventories/cloud/group_vars/all/fba_secrets.yml",
+)
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built collection."""
+    """The built collection, of a checkout that has been used."""
     folder = tmp_path_factory.mktemp("built")
-    built = run("ansible-galaxy", "collection", "build", "--output-path", folder)
+    checkout = folder / "checkout"
+    large = shutil.ignore_patterns(".git", ".venv", ".cache", ".ansible", ".*_cache", ".hypothesis", "__pycache__")
+    shutil.copytree(CHECKOUT, checkout, symlinks=True, ignore=large)
+    for name in PRIVATE:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text("private", encoding="utf-8")
+    built = run("ansible-galaxy", "collection", "build", checkout, "--output-path", folder)
     assert built.returncode == 0, built.stderr
     return next(folder.glob("fba-stack-*.tar.gz"))
 
@@ -45,9 +64,19 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_archive_has_the_application_and_nothing_of_the_checkouts_own(archive: Path) -> None:
     with tarfile.open(archive) as content:
         names = set(content.getnames())
-    assert {"app/requirements.lock", "app/fba_app/main.py", "roles/images/files/distro/postgres/Dockerfile", "playbooks/site.yml"} <= names
-    private = (".venv", ".vault-password", ".cache", ".ansible", ".git")
-    assert [name for name in names if name.split("/")[0].startswith(private) or name.endswith("fba_secrets.yml")] == []
+    assert {
+        "app/.dockerignore",
+        "app/requirements.lock",
+        "app/fba_app/main.py",
+        "roles/images/files/distro/postgres/Dockerfile",
+        "playbooks/site.yml",
+    } <= names
+    # The examples, with their settings
+    examples = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "inventories").rglob("*.yml") if not path.name.startswith("fba_")}
+    assert {"inventories/cluster/group_vars/all/stack.yml", "inventories/cluster/host_vars/work2.yml"} < examples <= names
+    assert {"inventories/cloud/aws_ec2.yml", "inventories/cloud/group_vars/all/stack.yml"} < examples
+    assert names & set(PRIVATE) == set()
+    assert [name for name in names if name.startswith((".venv", ".vault-password"))] == []
 
 
 def test_its_playbooks_run_by_name_and_find_its_plugins_and_application(archive: Path, tmp_path: Path) -> None:

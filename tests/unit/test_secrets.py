@@ -14,7 +14,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible_collections.fba.stack.plugins.action.secrets import ActionModule
 from ansible_collections.fba.stack.plugins.plugin_utils.vault import VaultFile
 
-WANTED = [{"name": "fba_postgres_password", "volume": "fba_postgres"}, {"name": "fba_flower_password", "length": 20}]
+WANTED: list[dict[str, Any]] = [{"name": "fba_postgres_password", "volume": "fba_postgres"}, {"name": "fba_flower_password", "length": 20}]
 Run = Callable[..., dict[str, Any]]
 
 

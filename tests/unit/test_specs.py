@@ -14,8 +14,6 @@ import yaml
 from conftest import ROOT
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
-# Parameters, which whoever includes the role gives; they have no default
-PARAMETERS = {"container_spec", "container_wanted"}
 
 
 @cache
@@ -38,6 +36,11 @@ def options(role: str) -> dict[str, Any]:
 def defaults(role: str) -> dict[str, Any]:
     """The public variables of a role."""
     return {name: value for name, value in read(role, "defaults", "main.yml").items() if not name.startswith("__")}
+
+
+def parameters(role: str) -> set[str]:
+    """The variables that whoever asks a role for something has to give; they have no default."""
+    return {name for name, option in options(role).items() if option.get("required")}
 
 
 def generated() -> set[str]:
@@ -70,9 +73,54 @@ def test_every_entry_point_has_its_tasks(role: str) -> None:
     assert entry_points(role).keys() - {"shared"} <= tasks
 
 
+def asked_for() -> list[tuple[Path, str, str, set[str]]]:
+    """Every place where a role is included for something else than what it mainly does: file, role, entry point, variables given."""
+    found = []
+
+    def look(path: Path, tree: Any) -> None:
+        if isinstance(tree, list):
+            for entry in tree:
+                look(path, entry)
+        elif isinstance(tree, dict):
+            for name, value in tree.items():
+                if name in ("ansible.builtin.include_role", "ansible.builtin.import_role"):
+                    role = str(value["name"]).removeprefix("fba.stack.")
+                    found.append((path, role, str(value.get("tasks_from", "main")), set(tree.get("vars", {}))))
+                look(path, value)
+
+    for path in (*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/*.yml")):
+        look(path, yaml.safe_load(path.read_text(encoding="utf-8")))
+    return found
+
+
+def test_what_a_role_is_asked_for_is_an_entry_point_and_gets_its_parameters() -> None:
+    """Ansible checks the parameters of an entry point that it knows, and takes any other file without a look."""
+    asked = asked_for()
+    assert len(asked) > 20
+    for path, role, entry, given in asked:
+        assert entry in entry_points(role), f"{path.relative_to(ROOT)}: {role}/{entry}"
+        needed = {name for name, option in entry_points(role)[entry].get("options", {}).items() if option.get("required")}
+        assert needed <= given, f"{path.relative_to(ROOT)}: {role}/{entry}"
+        unknown = {name for name in given if name.startswith(f"{role}_")} - options(role).keys()
+        assert unknown == set(), f"{path.relative_to(ROOT)}: {role}/{entry}"
+
+
+def test_every_entry_point_is_asked_for() -> None:
+    asked = {(role, entry) for _path, role, entry, _given in asked_for()}
+    listed = {
+        name.removeprefix("fba.stack.")
+        for path in ROOT.glob("playbooks/*.yml")
+        for play in yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name in play.get("roles", [])
+    }
+    assert {(role, entry) for role in ROLES for entry in entry_points(role)} - asked - {(role, "main") for role in listed} == {
+        ("common", "shared")
+    }
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_and_specs_name_the_same_variables(role: str) -> None:
-    assert defaults(role).keys() == options(role).keys() - PARAMETERS - generated()
+    assert defaults(role).keys() == options(role).keys() - parameters(role) - generated()
 
 
 @pytest.mark.parametrize("role", ROLES)

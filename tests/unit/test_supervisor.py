@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import shlex
+import sys
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.fba.stack.plugins.filter.container import supervisor_config
+
+from conftest import ROOT
 
 
 def read_back(text: str) -> configparser.RawConfigParser:
@@ -67,6 +72,76 @@ def test_a_program_is_watched_once_what_it_needs_is_there() -> None:
         *["celery", "100%"],
     ]
     assert command_of({**program, "wait_for": [], "watch": [], "stop_wait": 620}) == ["celery", "100%"]
+
+
+SINGLETON: dict[str, Any] = {
+    "name": "beat",
+    "command": ["celery", "-A", "app", "beat", "--pidfile=", "100%"],
+    "singleton": True,
+    "stop_wait": 20,
+}
+PRELUDE = ["python3", "/opt/beat/run.py", "app", "300"]
+
+
+def elected(words: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What singleton.py takes its own words for: its lock's name and file, the program, and the seconds that this has to end."""
+    path = ROOT / "roles/container/files/singleton.py"
+    assert words[:2] == ["/opt/supervisor/bin/python", f"/opt/fba/{path.name}"]
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    taken: dict[str, Any] = {}
+    monkeypatch.setattr(module, "interpreter", lambda program: [program])
+    monkeypatch.setattr(module, "PostgresLock", lambda name, service_file: (name, service_file))
+
+    class Noted:
+        """Runs nothing."""
+
+        def __init__(self, name: str, lock: tuple[str, str], _python: list[str], program: list[str], stop_wait: float) -> None:
+            assert name == lock[0]
+            taken.update(name=name, service_file=lock[1], program=program, stop_wait=stop_wait)
+
+        def run(self) -> int:
+            return 0
+
+    monkeypatch.setattr(module, "Singleton", Noted)
+    monkeypatch.setattr(sys, "argv", words[1:])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 0
+    return taken
+
+
+def test_a_singleton_is_elected_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = elected(command_of(SINGLETON), monkeypatch)
+    assert (taken["name"], taken["program"]) == ("beat", SINGLETON["command"])
+    # It has to hand over after its program, and before supervisord kills both
+    assert 0 < taken["stop_wait"] < SINGLETON["stop_wait"]
+    # The file is one that the role which has singletons brings
+    common = yaml.safe_load((ROOT / "roles/common/defaults/main.yml").read_text(encoding="utf-8"))
+    assert taken["service_file"] in [entry["path"] for entry in common["__fba_lock_files"]]
+
+
+@pytest.mark.parametrize("stop_wait", [1, 5, 6, "20"])
+def test_even_a_short_time_to_end_leaves_some(stop_wait: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert elected(command_of({**SINGLETON, "stop_wait": stop_wait}), monkeypatch)["stop_wait"] >= 1
+
+
+def test_what_stands_before_the_election_becomes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for its turn to wait holds no lock meanwhile: so all that can wait does so before."""
+    words = command_of({**SINGLETON, "prelude": PRELUDE, "wait_for": ["fba_postgres:5432"], "watch": ["/app/one"]})
+    launch, watch, last = (words.index(f"/opt/fba/{name}") for name in ("launch.py", "watch.py", "singleton.py"))
+    prelude = words.index("/opt/beat/run.py")
+    assert launch < watch < prelude < last
+    assert words[prelude - 1 : last - 1] == PRELUDE
+    assert elected(words[last - 1 :], monkeypatch)["program"] == SINGLETON["command"]
+
+
+def test_a_prelude_alone_becomes_the_program() -> None:
+    assert command_of({"name": "thing", "command": ["celery", "100%"], "prelude": PRELUDE, "stop_wait": 5}) == [*PRELUDE, "celery", "100%"]
+    assert command_of({"name": "thing", "command": ["celery"], "prelude": [], "singleton": False, "stop_wait": 5}) == ["celery"]
 
 
 def test_programs_restart_are_stopped_as_a_group_and_rotate_their_logs() -> None:

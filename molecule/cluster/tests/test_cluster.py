@@ -155,11 +155,11 @@ def test_pages_files_and_flower_come_through_the_one_door(fleet, wait_until):
     assert door.fetch("/static/style.css")[0] == 200
     assert door.get("/flower/")[0] == 401
     auth = ("admin", door.secrets["fba_flower_password"])
-    wait_until(
-        lambda: {name.partition("@")[2] for name in door.get("/flower/api/workers?refresh=1", auth=auth)[1]} == {"fba-work1", "fba-work2"},
-        timeout=30,
-        what="Flower shows the workers of both hosts",
-    )
+
+    def hosts():
+        return {name.partition("@")[2] for name in door.get("/flower/api/workers?refresh=1", auth=auth)[1]}
+
+    wait_until(lambda: hosts() >= {"fba-work1", "fba-work2"}, timeout=30, what="Flower shows the workers of both hosts")
 
 
 def test_a_file_is_there_whichever_server_is_asked(fleet, log_in_at):
@@ -274,10 +274,14 @@ def test_one_beat_fires_whatever_happens_to_the_other(fleet, log_in_at, wait_unt
     start = now(fleet["data"])
     (first,), (second,) = leader(fleet)
 
+    def fires(host, since):
+        wait_until(lambda: ticks(fleet[host], since), timeout=30, what=f"beat on {host} has made a tick")
+
     # Killed, and everything in its container with it
     moment = now(fleet[first])
     fleet[first].host.check_output("docker kill --signal KILL fba_celery_beat")
     assert takes_over(fleet, second, moment, 20, wait_until) < 15
+    fires(second, moment)
     fleet[first].host.check_output("docker start fba_celery_beat")
     wait_until(lambda: leader(fleet) == ([second], [first]), timeout=60, what="the first stands by")
 
@@ -285,6 +289,7 @@ def test_one_beat_fires_whatever_happens_to_the_other(fleet, log_in_at, wait_unt
     moment = now(fleet[second])
     fleet[second].host.check_output("docker stop fba_celery_beat")
     assert takes_over(fleet, first, moment, 10, wait_until) < 5
+    fires(first, moment)
     fleet[second].host.check_output("docker start fba_celery_beat")
     wait_until(lambda: leader(fleet) == ([first], [second]), timeout=60, what="the second stands by")
 
@@ -292,16 +297,17 @@ def test_one_beat_fires_whatever_happens_to_the_other(fleet, log_in_at, wait_unt
     moment = now(fleet[first])
     fleet[first].host.check_output("docker pause fba_celery_beat")
     assert takes_over(fleet, second, moment, 20, wait_until) < 15
-    wait_until(lambda: ticks(fleet[second], moment), timeout=30, what="the second has made a tick")
+    fires(second, moment)
     thaw = now(fleet[first])
     fleet[first].host.check_output("docker unpause fba_celery_beat")
     wait_until(lambda: leader(fleet) == ([second], [first]), timeout=60, what="the first stands by again")
+    fires(second, thaw)
     assert ticks(fleet[first], thaw) == []
     assert "Sending due task" not in fleet[first].host.run(f"docker logs --since {thaw} fba_celery_beat 2>&1").stdout
 
     client.expect(204, "DELETE", f"/schedules/{schedule['id']}")
     made = ticks(fleet[first], start) + ticks(fleet[second], start)
-    assert len(made) > 4
+    assert len(made) >= 4
     assert len(made) == len(set(made))
 
 
@@ -317,10 +323,13 @@ def test_a_server_that_goes_is_not_missed(fleet, wait_until):
 def test_a_host_that_vanishes_is_noticed_by_the_broker(fleet, wait_until):
     """Without a word: its packets are dropped both ways, as when a cable is pulled."""
     data, work1 = fleet["data"], fleet["work1"]
+    octets = [int(octet) for octet in work1.address.split(".")]
+    work1_groups = [octets[0] * 256 + octets[1], octets[2] * 256 + octets[3]]
 
     def connections():
         names = data.host.check_output("docker exec fba_rabbitmq rabbitmqctl --silent --formatter json list_connections peer_host")
-        return [each for each in json.loads(names) if each["peer_host"] == work1.address]
+        # Eight groups of an IPv6 address, of which the last two are the IPv4 one
+        return [each for each in json.loads(names) if each["peer_host"][6:] == work1_groups]
 
     assert connections()
     started = time.monotonic()
@@ -353,7 +362,8 @@ def test_a_host_that_is_not_reached_is_named_and_stops_nobody_else(fleet, tmp_pa
     (tmp_path / "ghost.yml").write_text(yaml.safe_dump(extra))
     run = fleet.door.play("site.yml", "-i", str(tmp_path / "ghost.yml"), "--limit", "ghost,work2", "--check", "-e", "ansible_ssh_timeout=3")
     assert run.returncode != 0
-    assert re.search(r"^work2 +: ok=\d+ +changed=0 +unreachable=0 +failed=0", run.stdout, re.MULTILINE), run.stdout[-3000:]
+    assert re.search(r"^work2 +: ok=\d+ .*unreachable=0 +failed=0", run.stdout, re.MULTILINE), run.stdout[-3000:]
+    assert re.search(r"^ghost +: .*unreachable=1", run.stdout, re.MULTILINE)
     assert "not as the inventory says: ghost." in " ".join(run.stdout.split())
 
 
