@@ -39,7 +39,7 @@ dev: tools ## The same with the source mounted: a saved Python file starts what 
 passwords: tools ## Show the generated passwords
 	@. $(VENV)/bin/activate && ansible-vault view $(INVENTORY)/group_vars/all/fba_secrets.yml
 
-status: tools ## One table: service, host, health, image, uptime
+status: tools ## The services of all hosts in one table, the queues, and where beat runs
 	@$(QUIET) && $(PLAY) playbooks/status.yml $(ARGS)
 
 logs: tools ## Logs of all services; service=worker for one, follow=1 to go on
@@ -53,6 +53,12 @@ stop: tools ## Stop the stack; deploy starts it again
 
 destroy: tools ## Remove the stack, keep its volumes; volumes=<stack name> removes them too
 	$(PLAY) playbooks/destroy.yml -e destroy_volumes=$(volumes) $(ARGS)
+
+remove-host: tools ## Take a host out of the stack: host=work3; drain=60 to wait no longer than that for its tasks
+	$(PLAY) playbooks/remove_host.yml -e remove_host=$(host) -e remove_host_drain=$(or $(drain),0) $(ARGS)
+
+rotate-authority: tools ## Put another internal authority in the place of the present one, while everything goes on
+	$(PLAY) playbooks/rotate_authority.yml $(ARGS)
 
 test: test-quick ## Everything that must hold: lint, unit tests, the app's tests, and the stack on bare test hosts
 	$(TEST) bin/with-engine $(MAKE) test-hosts
@@ -75,11 +81,12 @@ test-app: tools ## The application's tests against the running stack's data serv
 	$(PLAY) tests/app/run.yml -e '{"app_tests": "$(tests)"}' $(ARGS)
 
 # Each host is a bare machine with systemd. The second one pulls the images that the first one has built; from then on they mostly wait,
-# so both are verified at once. For one of them alone: molecule converge, molecule verify.
+# so both are verified at once. The six of the cluster come after them. For one of them alone: molecule converge, molecule verify.
 test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
 	$(TEST) trap 'molecule destroy --all' EXIT && molecule destroy --all && molecule converge && \
-	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry
+	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
+	molecule destroy -s registry && molecule converge -s cluster && molecule idempotence -s cluster && molecule verify -s cluster
 
 idempotence-default converge-registry: FORCE
 	$(TEST) molecule $(subst -, -s ,$@)
@@ -104,4 +111,4 @@ lock: tools ## Write the lock files anew from what they are made of
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy dev passwords status logs restart stop destroy test test-quick quick-collection quick-application test-app test-hosts lock FORCE
+.PHONY: help tools deploy dev passwords status logs restart stop destroy remove-host rotate-authority test test-quick quick-collection quick-application test-app test-hosts lock FORCE

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.fba.stack.plugins.plugin_utils.pki import Authorities, days_left
@@ -27,6 +28,7 @@ class ActionModule(ActionBase):
                 "authority_days": {"type": "int", "required": True},
                 "authority_warn_days": {"type": "int", "required": True},
                 "wanted": {"type": "dict", "required": True},
+                "whole": {"type": "bool", "required": True},
                 "days": {"type": "int", "required": True},
                 "renew_days": {"type": "int", "required": True},
                 "step": {"type": "str", "choices": ["", *Authorities.STEPS], "default": ""},
@@ -36,6 +38,11 @@ class ActionModule(ActionBase):
         vault_file = VaultFile(args["path"], self._loader, "Internal certificate authority and what it issued, made on first use")
         before: dict[str, Any] = vault_file.read().get("fba_pki") or {}
         authorities = Authorities(before, now)
+        if not authorities.authorities and not args["whole"]:
+            raise AnsibleActionFail(
+                f"There is no authority in {args['path']}, and a new one would not be known to the hosts that this run leaves out:"
+                " bring the file back, or run without --limit"
+            )
         authorities.begin(args["authority"], args["authority_days"])
         if args["step"]:
             authorities.step(args["step"], args["authority"], args["authority_days"])

@@ -33,6 +33,10 @@ options:
     description: Subject to C(names) (DNS) and C(addresses) (IP) that its certificate holds for, both empty for a mere client.
     type: dict
     required: true
+  whole:
+    description: Whether the run is about all hosts of the stack. Otherwise no first authority is made.
+    type: bool
+    required: true
   days:
     description: Days that a new certificate is valid.
     type: int
@@ -59,6 +63,7 @@ EXAMPLES = r"""
     authority_warn_days: 365
     wanted:
       data/postgres: {names: [fba_postgres, localhost], addresses: []}
+    whole: true
     days: 825
     renew_days: 60
   no_log: true

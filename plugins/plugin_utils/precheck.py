@@ -221,6 +221,13 @@ def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
                 yield f"worker_pools has the name {pool!r} {pools.count(pool)} times: names must differ"
             if not re.fullmatch(r"[A-Za-z0-9_-]+", pool):
                 yield f"worker_pools has the name {pool!r}: allowed are letters, digits, underscores and dashes"
+    if "beat" in services:
+        programs = ["beat", *(program["name"] for program in values.get("beat_programs", []))]
+        for program in sorted(set(programs)):
+            if programs.count(program) > 1:
+                yield f"beat_programs has the name {program!r}: names must differ, from each other and from beat"
+            if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", program):
+                yield f"beat_programs has the name {program!r}: allowed are 1 to 40 letters, digits, underscores and dashes"
     for name in ("fba_server_replicas", "worker_replicas"):
         if values.get(name, 1) < 1:
             yield f"{name} is {values[name]}: allowed are 1 or more"

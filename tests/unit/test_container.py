@@ -201,8 +201,9 @@ def test_the_way_to_reload_lies_in_the_container(tmp_path: Path) -> None:
     spec = changed(reload=words)
     (entry,) = [entry for entry in container_files(spec, ROOT, TOOLS) if entry["path"].endswith("/reload")]
     name = entry["path"].removeprefix(f"{mounts(spec)['/opt/fba']['source']}/")
-    asked = yaml.safe_load((CHECKOUT / "roles/container/tasks/reload.yml").read_text(encoding="utf-8"))[-1]
-    script = asked["community.docker.docker_container_exec"]["argv"][-1]
+    tasks = yaml.safe_load((CHECKOUT / "roles/container/tasks/reload.yml").read_text(encoding="utf-8"))
+    (asked,) = [task[name] for task in tasks for name in task if name == "community.docker.docker_container_exec"]
+    script = asked["argv"][-1]
     # As in the container, but for where its folders are
     (tmp_path / "opt").mkdir()
     script = script.replace("/opt/fba", str(tmp_path / "opt"))
@@ -405,3 +406,20 @@ def test_each_is_given_the_time_that_it_was_started_with() -> None:
 def test_some_services_or_those_that_run(options: dict[str, Any], found: list[str]) -> None:
     assert names("start", **options) == found
     assert names("stop", **options) == found[::-1]
+
+
+@pytest.mark.parametrize(("spec", "way"), [(SPEC, "command"), (changed(reload=[], reload_by_restart=True), "restart")])
+def test_a_container_says_what_it_was_started_with(spec: dict[str, Any], way: str) -> None:
+    """By its labels: whoever stops or reloads it later has no spec."""
+    templates = yaml.safe_load((CHECKOUT / "roles/container/vars/main.yml").read_text(encoding="utf-8"))["__container_labels"]
+    plan = container_plan(spec, "key", {}, (ROOT, LOGS, CERTIFICATES), TOOLS)
+    templar = Templar(loader=DataLoader(), variables={"plan": plan, "fba_name": "fba"})
+    labels = {name: templar.template(trust_as_template(value)) for name, value in templates.items()} | plan["labels"]
+    # Docker's are texts
+    assert all(isinstance(value, str) for value in labels.values())
+    listed = {"Names": ["/fba_thing"], "State": "running", "Labels": labels}
+    assert container_list([listed], "start", services=["thing"]) == [{"name": "fba_thing", "stop_timeout": 10, "reload": way}]
+
+
+def test_one_that_an_earlier_release_has_started_is_asked_to_reload() -> None:
+    assert {entry["reload"] for entry in container_list(FOUND, "start")} == {"command"}

@@ -474,8 +474,7 @@ def test_beat_gives_up_on_workers_in_time(tmp_path: Path) -> None:
 
 def test_beats_check_looks_at_the_process_that_the_election_names() -> None:
     """The standby's is that of the election itself, the leader's is beat's."""
-    tasks = yaml.safe_load((ROOT / "roles/beat/tasks/main.yml").read_text(encoding="utf-8"))
-    (program,) = tasks[0]["vars"]["container_spec"]["programs"]
+    program = yaml.safe_load((ROOT / "roles/beat/vars/main.yml").read_text(encoding="utf-8"))["__beat_program"]
     assert program["singleton"] is True
     election, check = load(FILES / "singleton.py"), load(ROOT / "roles/beat/files/check.py")
     assert election.FOLDER / f"{program['name']}.pid" == check.PID_FILE

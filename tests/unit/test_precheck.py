@@ -184,6 +184,8 @@ def test_a_run_on_one_of_six_is_allowed(host: str) -> None:
             "worker_pools has the name 'io' 2 times: names must differ",
         ),
         ({"worker_pools": [{"name": "a/b", "pool": "gevent", "queues": ["a"]}]}, "worker_pools has the name 'a/b': allowed are letters"),
+        ({"beat_programs": [{"name": "beat", "command": ["x"]}]}, "beat_programs has the name 'beat': names must differ"),
+        ({"beat_programs": [{"name": "a b", "command": ["x"]}]}, "beat_programs has the name 'a b': allowed are 1 to 40"),
         ({"fba_app_routes": [{"path": "/", "to": "server"}, {"path": "/", "to": "deny"}]}, "fba_app_routes has the path '/' 2 times"),
         ({"fba_app_routes": [{"path": "api", "to": "server"}]}, "fba_app_routes has the path 'api': a path begins with /"),
         ({"fba_app_routes": [{"path": '/a"; b', "to": "server"}]}, "fba_app_routes has the path '/a\"; b': a path begins with /"),
