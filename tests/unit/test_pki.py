@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -445,6 +445,7 @@ ARGS: dict[str, Any] = {
     "wanted": {"data1/postgres": SERVER, "work1/worker": CLIENT},
     "days": 825,
     "renew_days": 60,
+    "whole": True,
 }
 Run = Callable[..., dict[str, Any]]
 
@@ -566,3 +567,13 @@ def test_an_address_is_an_address(run: Run) -> None:
     names = certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.IPAddress) == [ipaddress.IPv4Address("10.20.0.1")]
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
+
+
+def test_a_limited_run_makes_no_first_authority(tmp_path: Path, run_action: Callable[..., dict[str, Any]]) -> None:
+    """Or the hosts that it leaves out would trust another one."""
+    args = {**ARGS, "path": str(tmp_path / "certificates.yml")}
+    with pytest.raises(AnsibleError, match=r"no authority in .*certificates\.yml.*run without --limit"):
+        run_action(ActionModule, {**args, "whole": False})
+    assert list(tmp_path.iterdir()) == []
+    first = run_action(ActionModule, args)
+    assert run_action(ActionModule, {**args, "whole": False})["ansible_facts"] == first["ansible_facts"]
