@@ -43,6 +43,10 @@ class ActionModule(ActionBase):
                 f"There is no authority in {args['path']}, and a new one would not be known to the hosts that this run leaves out:"
                 " bring the file back, or run without --limit"
             )
+        if args["step"] and not args["whole"]:
+            raise AnsibleActionFail(
+                "Another authority is for all hosts at once, or those left out would trust the wrong one: run without --limit"
+            )
         authorities.begin(args["authority"], args["authority_days"])
         if args["step"]:
             authorities.step(args["step"], args["authority"], args["authority_days"])

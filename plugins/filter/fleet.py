@@ -131,13 +131,19 @@ def identities(
     return wanted
 
 
-def removal_refusals(groups: Mapping[str, list[str]], host: str) -> list[str]:
-    """Return why a host cannot be taken out of the stack, a sentence each."""
+def removal_refusals(groups: Mapping[str, list[str]], host: str, build_host: str = "") -> list[str]:
+    """Return why a host cannot be taken out of the stack, a sentence each.
+
+    `build_host` is the one that the inventory names, if it does; where it does not, the first server that stays takes its place.
+    """
     hosts = stack_hosts(groups)
     if host not in hosts:
         return [f"remove_host is {host!r}: allowed are {', '.join(hosts)}"]
     alone = [service for service in SERVICES if members(groups, service) == [host]]
-    return [f"remove_host is {host}, the only host of {service}: put another into the group first" for service in alone]
+    refusals = [f"remove_host is {host}, the only host of {service}: put another into the group first" for service in alone]
+    if host == build_host:
+        refusals.append(f"remove_host is {host}, and so is fba_build_host: name another one in the inventory first, and run site.yml")
+    return refusals
 
 
 class FilterModule:

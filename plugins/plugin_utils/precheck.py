@@ -305,6 +305,16 @@ def check_storage(values: dict[str, Any], fleet: Fleet) -> Iterator[str]:
         )
 
 
+def check_images(values: dict[str, Any], fleet: Fleet) -> Iterator[str]:
+    """Refuse images by digest where they go through the stack's registry: Docker gives no image a name with a digest."""
+    if len(fleet.hosts) < 2:
+        return
+    for name in ("postgres", "redis", "rabbitmq", "nginx", "app", "flower"):
+        image = values.get(f"fba_{name}_image", "")
+        if "@" in image:
+            yield f"fba_{name}_image is {image}: on several hosts it needs a tag and no digest; the stack records its digest by itself"
+
+
 def check_source(values: dict[str, Any], fleet: Fleet, connection: str) -> Iterator[str]:
     """Refuse to mount a source that the host, or another one, does not have."""
     if not values.get("fba_app_mount_source"):
@@ -471,6 +481,7 @@ def check(
         *check_reached(fleet),
         *(check_networks(values["fba_subnet"], fleet, facts, state) if "fba_subnet" in values else ()),
         *check_storage(values, fleet),
+        *check_images(values, fleet),
         *check_source(values, fleet, connection),
         *check_timeouts(values, services),
         *check_ports(values, fleet, state["listening"]),

@@ -577,3 +577,6 @@ def test_a_limited_run_makes_no_first_authority(tmp_path: Path, run_action: Call
     assert list(tmp_path.iterdir()) == []
     first = run_action(ActionModule, args)
     assert run_action(ActionModule, {**args, "whole": False})["ansible_facts"] == first["ansible_facts"]
+    for step in Authorities.STEPS:
+        with pytest.raises(AnsibleError, match="for all hosts at once"):
+            run_action(ActionModule, {**args, "whole": False, "step": step})

@@ -411,6 +411,12 @@ def test_what_is_allowed(given: dict[str, Any]) -> None:
             {"fba_subnet": "10.0.0.0/16", "moved": {"app1": "10.0.0.5", "app2": "10.0.1.5"}},
             "fba_subnet is 10.0.0.0/16: inside is fba_private_address of app1 (10.0.0.5) and app2 (10.0.1.5); take another one",
         ),
+        # Images
+        (
+            "data1",
+            {"fba_redis_image": "redis@sha256:0123"},
+            "fba_redis_image is redis@sha256:0123: on several hosts it needs a tag and no digest; the stack records its digest by itself",
+        ),
         # Files
         (
             "data1",
