@@ -45,7 +45,7 @@ class ActionModule(ActionBase):
             )
         if args["step"] and not args["whole"]:
             raise AnsibleActionFail(
-                "Another authority is for all hosts at once, or those left out would trust the wrong one: run without --limit"
+                "Another authority is for all hosts at once: those left out would trust the wrong one. Run without --limit"
             )
         authorities.begin(args["authority"], args["authority_days"])
         if args["step"]:

@@ -353,16 +353,28 @@ def test_the_packet_filter_is_there_after_a_restart(fleet, reboot, wait_until):
     assert run_script("outsider", "scan.py", 8000, 8600, app2.address) == {app2.address: []}
 
 
-def test_a_host_that_is_not_reached_is_named_and_stops_nobody_else(fleet, tmp_path):
-    extra = {
-        "worker": {"hosts": {"ghost": {"ansible_connection": "ssh", "ansible_host": "10.213.0.99", "fba_private_address": "10.213.0.99"}}}
-    }
-    (tmp_path / "ghost.yml").write_text(yaml.safe_dump(extra))
-    run = fleet.door.play("site.yml", "-i", str(tmp_path / "ghost.yml"), "--limit", "ghost,work2", "--check", "-e", "ansible_ssh_timeout=3")
+@pytest.fixture
+def ghost(tmp_path):
+    """The options that put a host into the inventory that nobody reaches."""
+    extra = {"ansible_connection": "ssh", "ansible_host": "10.213.0.99", "ansible_ssh_timeout": 3, "fba_private_address": "10.213.0.99"}
+    (tmp_path / "ghost.yml").write_text(yaml.safe_dump({"worker": {"hosts": {"ghost": extra}}}))
+    return ("-i", str(tmp_path / "ghost.yml"))
+
+
+def test_a_host_that_is_not_reached_is_named_and_stops_nobody_else(fleet, ghost):
+    run = fleet.door.play("site.yml", *ghost, "--limit", "ghost,work2", "--check")
     assert run.returncode != 0
     assert re.search(r"^work2 +: ok=\d+ .*unreachable=0 +failed=0", run.stdout, re.MULTILINE), run.stdout[-3000:]
     assert re.search(r"^ghost +: .*unreachable=1", run.stdout, re.MULTILINE)
     assert "not as the inventory says: ghost." in " ".join(run.stdout.split())
+
+
+def test_a_dead_host_is_taken_out_all_the_same(fleet, ghost, doors):
+    run = fleet.door.play("remove_host.yml", *ghost, "-e", "remove_host=ghost")
+    assert run.returncode == 0, run.stdout
+    assert "ghost is out" in run.stdout
+    assert "It was not reached, so nothing was removed there." in run.stdout
+    assert not any(refused(answer) for answer in knock("edge", doors))
 
 
 def test_a_host_that_cannot_work_is_refused_before_anything_is_touched(fleet, tmp_path):
