@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, status
 from pydantic import ConfigDict, Field, StringConstraints
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,7 +16,10 @@ from fba_app import errors
 from fba_app.audit.record import record
 from fba_app.db import Session
 from fba_app.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
+from fba_app.files.models import File
 from fba_app.paging import Cursor, Limit, page
+from fba_app.schedules.models import Schedule
+from fba_app.tasks.models import Task
 from fba_app.types import Model, Page, Storable
 from fba_app.users import login_routes, passwords, sessions
 from fba_app.users.access import Permission, Principal, require
@@ -198,6 +201,20 @@ async def _locked_user(session: AsyncSession, user_id: UUID) -> User:
     return user
 
 
+async def _hold_what_is_theirs(session: AsyncSession, user_id: UUID) -> None:
+    """Lock what would lose its user, before the user: whoever changes any of it has it first, and then the user.
+
+    The user comes last there, because the audit log names who did it.
+    """
+    for key, owner in (
+        (Schedule.id, Schedule.created_by),
+        (Task.id, Task.submitted_by),
+        (File.id, File.owner_id),
+    ):
+        held = select(key).where(owner == user_id).order_by(key).with_for_update().subquery()
+        await session.execute(select(func.count()).select_from(held))
+
+
 async def _require_an_admin(session: AsyncSession) -> None:
     await session.flush()
     if not await session.scalar(select(exists().where(User.roles.any(Role.name == ADMIN), User.disabled.is_(False)))):
@@ -286,6 +303,7 @@ async def change_user(user_id: UUID, body: UserChange, manager: Manager, session
 )
 async def delete_user(user_id: UUID, manager: Manager, session: Session) -> None:
     """Delete a user who may do no more than one may oneself. One admin always stays."""
+    await _hold_what_is_theirs(session, user_id)
     user = await _locked_user(session, user_id)
     _only_own(manager, _permissions(user.roles))
     record(session, manager, "user.delete", user_id, username=user.username)

@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
 from sqlalchemy import delete, func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from fba_app import cache, db, errors, openapi
 from fba_app.audit import routes as audit
 from fba_app.audit.models import AuditEntry
+from fba_app.schedules.models import Schedule
 from fba_app.users import passwords, routes, sessions, setup
 from fba_app.users.access import Permission
 from fba_app.users.models import ADMIN, Role, User
@@ -116,6 +118,32 @@ async def test_a_user_is_made_shown_and_deleted(admin: Person) -> None:
         ("user.create", user["id"]),
     ]
     assert PASSWORD not in str(entries)
+
+
+async def test_whoever_is_deleted_waits_for_a_change_of_what_is_theirs(admin: Person) -> None:
+    """Such a change takes the user last, for the audit log: the other way round, both would wait."""
+    user = (await admin.ask("POST", "/users", NEW_USER)).json()
+    theirs = uuid4()
+    schedule = Schedule(
+        id=theirs, name="theirs", kind="sleep", arguments={}, every=60, enabled=False, created_by=UUID(user["id"])
+    )
+    async with AsyncSession(db.async_engine()) as session:
+        session.add(schedule)
+        await session.commit()
+    async with AsyncSession(db.async_engine()) as change:
+        await change.execute(select(Schedule.id).where(Schedule.id == theirs).with_for_update())
+        deletion = asyncio.create_task(admin.ask("DELETE", f"/users/{user['id']}"))
+        waiting = select(func.count()).select_from(text("pg_stat_activity")).where(text("wait_event_type = 'Lock'"))
+        async with AsyncSession(db.async_engine()) as onlooker, asyncio.timeout(10):
+            while not await onlooker.scalar(waiting):
+                await onlooker.rollback()
+                await asyncio.sleep(0.05)
+        mine = select(User.id).where(User.id == UUID(user["id"])).with_for_update(read=True, key_share=True)
+        assert await change.scalar(mine) is not None
+        await change.commit()
+    assert (await deletion).status_code == 204
+    async with AsyncSession(db.async_engine()) as session:
+        assert await session.scalar(select(Schedule.created_by).where(Schedule.id == theirs)) is None
 
 
 async def test_users_are_listed_in_pages(admin: Person, people: People) -> None:
