@@ -511,7 +511,7 @@ def ticking() -> Iterator[subprocess.Popen[bytes]]:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
