@@ -421,7 +421,6 @@ def test_a_host_joins_and_leaves_while_tasks_run(fleet, token, seventh, doors, w
         assert run.returncode == 0, run.stdout
         assert "work3 is out. Take it out of the inventory now" in run.stdout
     load.check(wait_until)
-    assert {state for state, _attempt in load.rows()} == {"succeeded"}
     # Of ours, nothing is left there but what it was said to leave
     assert work3.containers() == {}
     assert work3.host.run("ls -d /etc/fba /var/log/fba /etc/docker/certs.d/*").stdout == ""
