@@ -66,6 +66,23 @@ volumes:
   type: list
   elements: str
   returned: always
+containers:
+  description: The stack's containers, name to what is known of each, those that ran to their end among them.
+  type: dict
+  returned: always
+  contains:
+    service:
+      description: Role that it belongs to.
+      type: str
+    image:
+      description: Name of the image that it was made from.
+      type: str
+    spec:
+      description: Hash of the spec that it was made from.
+      type: str
+    state:
+      description: Docker's word for its state, such as C(running).
+      type: str
 postgres_versions:
   description: Volume to the major version of PostgreSQL that wrote it, for those that hold a database.
   type: dict
@@ -80,44 +97,19 @@ disk_free:
   returned: always
 """
 
-import http.client
 import ipaddress
 import json
 import os
-import socket
 import struct
 import time
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 
-SOCKET = "/var/run/docker.sock"
+from ansible_collections.fba.stack.plugins.module_utils.engine import ask_engine
+
 LISTEN = "0A"
 ANY = "0.0.0.0"
-
-
-class EngineConnection(http.client.HTTPConnection):
-    """HTTP over the engine's Unix socket."""
-
-    def connect(self):
-        """Connect to the engine."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(10)
-        self.sock.connect(SOCKET)
-
-
-def ask_engine(path):
-    """Return the engine's JSON answer, or None where no engine answers or it knows no such thing."""
-    connection = EngineConnection("localhost")
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        content = answer.read()
-        return json.loads(content) if answer.status == 200 else None
-    except (OSError, ValueError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
 
 
 def as_ipv4(text):
@@ -161,10 +153,27 @@ def listening_ports():
     return found
 
 
-def own_ports(stack):
-    """Return (IPv4 address, port) of what the stack's containers publish."""
+def list_containers(stack):
+    """Return the stack's containers, as the engine lists them."""
     filters = quote(json.dumps({"label": [f"fba.stack={stack}"]}))
-    containers = ask_engine(f"/containers/json?all=1&filters={filters}") or []
+    return ask_engine(f"/containers/json?all=1&filters={filters}") or []
+
+
+def known_containers(containers):
+    """Return name to what is known of each container."""
+    return {
+        container["Names"][0].lstrip("/"): {
+            "service": container["Labels"].get("fba.service", ""),
+            "image": container["Image"],
+            "spec": container["Labels"].get("fba.spec", ""),
+            "state": container["State"],
+        }
+        for container in containers
+    }
+
+
+def own_ports(containers):
+    """Return (IPv4 address, port) of what these containers publish."""
     return {
         (as_ipv4(port.get("IP")), port["PublicPort"]) for container in containers for port in container["Ports"] if "PublicPort" in port
     }
@@ -197,6 +206,7 @@ def main():
         supports_check_mode=True,
     )
     info = ask_engine("/info") or {}
+    containers = list_containers(module.params["stack"])
     volumes, versions = [], {}
     for name in module.params["volumes"]:
         volume = ask_engine(f"/volumes/{quote(name)}")
@@ -212,8 +222,9 @@ def main():
         engine=info.get("ServerVersion", ""),
         bridge=bridge_of(module.params["network"]),
         clock=time.time(),
-        listening=sorted(listening_ports() - own_ports(module.params["stack"])),
+        listening=sorted(listening_ports() - own_ports(containers)),
         volumes=volumes,
+        containers=known_containers(containers),
         postgres_versions=versions,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         disk_free=free_bytes(info.get("DockerRootDir", "/var/lib/docker")),

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from ansible_collections.fba.stack.plugins.module_utils import engine as engine_utils
 from ansible_collections.fba.stack.plugins.modules import host_state
 
 from conftest import ModuleRun
@@ -63,6 +64,12 @@ def test_a_real_listener_is_seen_and_a_closed_one_is_not(family: socket.AddressF
     assert (seen, port) not in host_state.listening_ports()
 
 
+def container(service: str, state: str) -> dict[str, Any]:
+    """A container of the stack as the engine lists it, but for its ports."""
+    labels = {"fba.stack": "fba", "fba.service": service, "fba.spec": f"hash-of-{service}"}
+    return {"Names": [f"/fba_{service}"], "Image": f"fba/{service}:1", "Labels": labels, "State": state}
+
+
 class Engine(http.server.BaseHTTPRequestHandler):
     """Answers as the engine does."""
 
@@ -79,14 +86,18 @@ class Engine(http.server.BaseHTTPRequestHandler):
             if filters == {"label": ["fba.stack=fba"]}:
                 answer = [
                     {
+                        **container("nginx", "running"),
                         "Ports": [
                             {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8000, "Type": "tcp"},
                             {"IP": "::", "PrivatePort": 80, "PublicPort": 8000, "Type": "tcp"},
                             {"PrivatePort": 443, "Type": "tcp"},
-                        ]
+                        ],
                     },
-                    {"Ports": [{"IP": "10.0.0.5", "PrivatePort": 5432, "PublicPort": 5432, "Type": "tcp"}]},
-                    {"Ports": []},
+                    {
+                        **container("postgres", "running"),
+                        "Ports": [{"IP": "10.0.0.5", "PrivatePort": 5432, "PublicPort": 5432, "Type": "tcp"}],
+                    },
+                    {**container("migrate", "exited"), "Ports": []},
                 ]
             else:
                 answer = []
@@ -117,7 +128,7 @@ class Engine(http.server.BaseHTTPRequestHandler):
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """An engine with volumes, which the test fills."""
     path = str(tmp_path / "docker.sock")
-    monkeypatch.setattr(host_state, "SOCKET", path)
+    monkeypatch.setattr(engine_utils, "SOCKET", path)
     volumes: ClassVar[dict[str, str]] = {}
     monkeypatch.setattr(Engine, "volumes", volumes)
     with socketserver.ThreadingUnixStreamServer(path, Engine) as server:
@@ -141,7 +152,7 @@ def test_the_engine_is_asked(engine: dict[str, str]) -> None:
 
 
 def test_no_engine_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    monkeypatch.setattr(host_state, "SOCKET", str(tmp_path / "nothing.sock"))
+    monkeypatch.setattr(engine_utils, "SOCKET", str(tmp_path / "nothing.sock"))
     assert host_state.ask_engine("/info") is None
     state = run(volumes=["fba_postgres"])
     assert (state["engine"], state["bridge"], state["volumes"], state["postgres_versions"], state["changed"]) == ("", "", [], {}, False)
@@ -151,7 +162,7 @@ def test_no_engine_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: 
 
 def test_something_that_is_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "docker.sock")
-    monkeypatch.setattr(host_state, "SOCKET", path)
+    monkeypatch.setattr(engine_utils, "SOCKET", path)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
@@ -174,6 +185,13 @@ def test_the_stacks_own_ports_are_told_apart(engine: dict[str, str], monkeypatch
     # What listens on another address with the same port is not the stack's
     assert run(stack="fba")["listening"] == [["0.0.0.0", 22], ["127.0.0.1", 5432]]
     assert run(stack="other")["listening"] == [["0.0.0.0", 22], ["0.0.0.0", 8000], ["10.0.0.5", 5432], ["127.0.0.1", 5432]]
+
+
+def test_the_stacks_containers_are_what_replacements_are_told_by(engine: dict[str, str], run: Run) -> None:
+    found = run(stack="fba")["containers"]
+    assert found["fba_nginx"] == {"service": "nginx", "image": "fba/nginx:1", "spec": "hash-of-nginx", "state": "running"}
+    assert found["fba_migrate"]["state"] == "exited"
+    assert run(stack="other")["containers"] == {}
 
 
 @pytest.mark.parametrize(
