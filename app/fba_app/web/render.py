@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from datetime import datetime
 from functools import lru_cache
 from http import HTTPStatus
@@ -48,9 +49,10 @@ MENU = {
 
 @lru_cache
 def _asset(name: str) -> str:
-    # Caches may keep a file for as long as they like: a new version has a new address.
-    version = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
-    return f"/static/{name}?v={version}"
+    # Caches may keep a file for as long as they like: a new version has a new address. While two releases serve, it is
+    # also how a page gets the files of its own release.
+    version = os.environ.get("FBA_RELEASE") or hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+    return f"/static/{name}?{urlencode({'v': version})}"
 
 
 def label(name: str) -> str:

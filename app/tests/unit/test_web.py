@@ -309,6 +309,27 @@ def test_a_schedule_tells_faults_of_its_own_and_of_its_task() -> None:
 
 
 @pytest.mark.parametrize(
+    ("release", "address"),
+    [
+        ("0123456789ab", r"/static/style\.css\?v=0123456789ab"),
+        ("2.1-rc_1", r"/static/style\.css\?v=2\.1-rc_1"),
+        # A release without a name, and none: what is in the file says whether it is the same
+        ("", r"/static/style\.css\?v=[0-9a-f]{12}"),
+        (None, r"/static/style\.css\?v=[0-9a-f]{12}"),
+    ],
+)
+def test_a_page_asks_for_the_files_of_its_own_release(
+    release: str | None, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if release is None:
+        monkeypatch.delenv("FBA_RELEASE", raising=False)
+    else:
+        monkeypatch.setenv("FBA_RELEASE", release)
+    # Once per process, which is of one release
+    assert re.fullmatch(address, render._asset.__wrapped__("style.css"))
+
+
+@pytest.mark.parametrize(
     ("seconds", "written"),
     [
         (0, "less than 0.1 s"),
