@@ -20,6 +20,7 @@ from ansible.module_utils.errors import UnsupportedError
 from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
 from ansible_collections.fba.stack.plugins.filter.network import FIRST_REPLICA, gateway
 from ansible_collections.fba.stack.plugins.plugin_utils.hosts import ANY, LOOPBACK, Fleet, interfaces, listed, overlap, usable
+from ansible_collections.fba.stack.plugins.plugin_utils.upgrade import is_kept
 
 DATA = ("postgres", "redis", "rabbitmq")
 SINGLE = ("postgres", "redis", "rabbitmq", "flower")
@@ -48,6 +49,16 @@ TIMEOUT_CHAINS = (
     ("beat", ("beat_stop_wait", "beat_stop_timeout")),
     ("flower", ("flower_stop_wait", "flower_stop_timeout")),
 )
+# Variable to the smallest number that works
+LEAST = {
+    "fba_server_replicas": 1,
+    "worker_replicas": 1,
+    # To nginx, zero is for ever
+    "nginx_drain_timeout": 1,
+    # Two serve while one takes over from the other
+    "nginx_static_releases": 2,
+    "nginx_maintenance_retry_after": 1,
+}
 # Where 0 publishes none
 PORTS = {
     "postgres": ("postgres_publish_port",),
@@ -228,13 +239,14 @@ def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
                 yield f"beat_programs has the name {program!r}: names must differ, from each other and from beat"
             if not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", program):
                 yield f"beat_programs has the name {program!r}: allowed are 1 to 40 letters, digits, underscores and dashes"
-    for name in ("fba_server_replicas", "worker_replicas"):
-        if values.get(name, 1) < 1:
-            yield f"{name} is {values[name]}: allowed are 1 or more"
+    for name, least in LEAST.items():
+        if values.get(name, least) < least:
+            yield f"{name} is {values[name]}: allowed are {least} or more"
     if "nginx" in services:
         yield from _check_routes(values.get("fba_app_routes", []))
         if values.get("nginx_https_port") and not (values.get("nginx_certificate") and values.get("nginx_certificate_key")):
             yield f"nginx_https_port is {values['nginx_https_port']}: it needs nginx_certificate and nginx_certificate_key, which are empty"
+        yield from _check_maintenance(values)
 
 
 def _check_routes(routes: list[dict[str, Any]]) -> Iterator[str]:
@@ -256,6 +268,20 @@ def _check_routes(routes: list[dict[str, Any]]) -> Iterator[str]:
             yield f"fba_app_routes has the path {path!r} to {to} without buffering: that is for paths to server and flower"
 
 
+def _check_maintenance(values: dict[str, Any]) -> Iterator[str]:
+    """Refuse exceptions from maintenance that nginx would not take, or would take for something else."""
+    for path in values.get("nginx_maintenance_paths", []):
+        if not re.fullmatch(r'/[^\s"\\\x00-\x1f]*', path):
+            yield f"nginx_maintenance_paths has {path!r}: a path begins with / and has no spaces, double quotes or backslashes"
+    for text in values.get("nginx_maintenance_allow", []):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            yield f"nginx_maintenance_allow has {text!r}: allowed are addresses and networks such as 203.0.113.0/24 ({error})"
+    if not values.get("nginx_maintenance_page", "-").strip():
+        yield "nginx_maintenance_page is empty: browsers need something to show; leave it out to have the page that is there"
+
+
 def _check_subnet(subnet: str, replicas: int) -> Iterator[str]:
     """Refuse a subnet that is no private one, or too small for what gets an address in it."""
     try:
@@ -263,7 +289,8 @@ def _check_subnet(subnet: str, replicas: int) -> Iterator[str]:
     except ValueError as error:
         yield f"fba_subnet is {subnet!r}: it must be an IPv4 subnet such as 172.30.10.0/24 ({error})"
         return
-    room = network.num_addresses // 2 - FIRST_REPLICA
+    # One is for the spare that serves while they are replaced
+    room = network.num_addresses // 2 - FIRST_REPLICA - 1
     if not any(network.subnet_of(private) for private in PRIVATE):
         yield f"fba_subnet is {subnet}: allowed are subnets of 10.0.0.0/8, 172.16.0.0/12 and 192.168.0.0/16"
     elif network.prefixlen > 26:
@@ -379,6 +406,8 @@ def published_ports(values: dict[str, Any], fleet: Fleet) -> list[Published]:
     for variable, address, service in wanted:
         if variable in values:
             count = values.get("fba_server_replicas", 1) if variable in REPLICA_PORTS else 1
+            # And one for the spare that serves while they are replaced
+            count += variable == PEER_PORTS["server"]
             ports += [Published(variable, address, values[variable] + index, service) for index in range(count)]
     return ports
 
@@ -440,15 +469,25 @@ def check_resources(values: dict[str, Any], services: list[str], state: dict[str
 
 
 def check_volumes(values: dict[str, Any], services: list[str], state: dict[str, Any]) -> Iterator[str]:
-    """Refuse a data volume that another major version of PostgreSQL has written."""
+    """Refuse a data volume that another major version of PostgreSQL has written, and an upgrade of it that was interrupted."""
     if "postgres" not in services or "fba_postgres_version" not in values:
+        return
+    name = values.get("fba_name", "fba")
+    for container in state["containers"]:
+        if is_kept(name, container):
+            yield (
+                f"the container {container} is there: an upgrade of PostgreSQL was interrupted, and the volume {container} has the data;"
+                " run upgrade.yml (make upgrade), which puts it back first"
+            )
+    # What is there goes on with its image, whatever is wanted
+    if values.get("fba_postgres_host", f"{name}_postgres") in state["containers"]:
         return
     wanted = values["fba_postgres_version"].partition(".")[0].partition("-")[0]
     for volume, version in state["postgres_versions"].items():
         if version != wanted:
             yield (
                 f"fba_postgres_version is {values['fba_postgres_version']}: the volume {volume} was written by PostgreSQL {version}, which"
-                f" only {version} opens; take an image of PostgreSQL {version}, or bring the data over with a dump"
+                f" only {version} opens; take an image of PostgreSQL {version}, and bring the data over with upgrade.yml (make upgrade)"
             )
 
 

@@ -32,6 +32,7 @@ STATE: dict[str, Any] = {
     "memory": 8 * GIB,
     "disk_free": 50 * GIB,
     "postgres_versions": {},
+    "containers": {},
 }
 GROUPS = {service: ["one"] for service in SERVICES}
 # Six hosts, and how a sentence lists them: what others stand on comes first
@@ -171,12 +172,15 @@ def test_a_run_on_one_of_six_is_allowed(host: str) -> None:
         ({"fba_subnet": "172.30.10.1/24"}, "fba_subnet is '172.30.10.1/24': it must be an IPv4 subnet"),
         ({"fba_subnet": "fd00::/64"}, "fba_subnet is 'fd00::/64': it must be an IPv4 subnet"),
         ({"fba_subnet": "nonsense"}, "fba_subnet is 'nonsense': it must be an IPv4 subnet"),
-        ({"fba_subnet": "10.0.0.0/26", "fba_server_replicas": 22}, "fba_server_replicas is 22: allowed are 1 to 21"),
+        ({"fba_subnet": "10.0.0.0/26", "fba_server_replicas": 21}, "fba_server_replicas is 21: allowed are 1 to 20"),
         # Images
         ({"fba_redis_version": "7.4"}, "fba_redis_version is 7.4: images built from Debian 13 packages have 8.0"),
         # Numbers
         ({"fba_server_replicas": 0}, "fba_server_replicas is 0: allowed are 1 or more"),
         ({"worker_replicas": -1}, "worker_replicas is -1: allowed are 1 or more"),
+        ({"nginx_drain_timeout": 0}, "nginx_drain_timeout is 0: allowed are 1 or more"),
+        ({"nginx_static_releases": 1}, "nginx_static_releases is 1: allowed are 2 or more"),
+        ({"nginx_maintenance_retry_after": 0}, "nginx_maintenance_retry_after is 0: allowed are 1 or more"),
         # Pools and routes
         ({"worker_pools": []}, "worker_pools is empty: at least one pool"),
         (
@@ -199,6 +203,13 @@ def test_a_run_on_one_of_six_is_allowed(host: str) -> None:
             {"fba_app_routes": [{"path": "/x/", "to": "static", "buffering": False}]},
             "fba_app_routes has the path '/x/' to static without buffering: that is for paths to server and flower",
         ),
+        # Maintenance
+        ({"nginx_maintenance_paths": ["health"]}, "nginx_maintenance_paths has 'health': a path begins with /"),
+        ({"nginx_maintenance_paths": ['/"; deny all; "']}, "nginx_maintenance_paths has '/\"; deny all; \"': a path begins with /"),
+        ({"nginx_maintenance_paths": ["/a\\"]}, r"nginx_maintenance_paths has '/a\\': a path begins with /"),
+        ({"nginx_maintenance_allow": ["office"]}, "nginx_maintenance_allow has 'office': allowed are addresses and networks such as"),
+        ({"nginx_maintenance_allow": ["10.0.0.1/8"]}, "nginx_maintenance_allow has '10.0.0.1/8': allowed are addresses and networks"),
+        ({"nginx_maintenance_page": " \n"}, "nginx_maintenance_page is empty: browsers need something to show"),
         # The source
         ({"fba_app_mount_source": True}, "fba_app_mount_source is True: the source is on the controller, and this host is reached by ssh"),
         # HTTPS
@@ -245,6 +256,11 @@ def test_a_run_on_one_of_six_is_allowed(host: str) -> None:
         (
             {"state": {"postgres_versions": {"fba_postgres": "16"}}},
             "fba_postgres_version is 17: the volume fba_postgres was written by PostgreSQL 16",
+        ),
+        # Put aside by an upgrade, and never removed or put back
+        (
+            {"state": {"postgres_versions": {"fba_postgres": "17"}, "containers": {"fba_postgres": {}, "fba_postgres_16": {}}}},
+            "the container fba_postgres_16 is there: an upgrade of PostgreSQL was interrupted",
         ),
         # The inventory
         ({"groups": {**GROUPS, "postgres": ["one", "two"]}}, "group postgres has 2 hosts (one, two): exactly one is allowed"),
@@ -302,12 +318,23 @@ def test_what_is_refused(given: dict[str, Any], sentence: str) -> None:
         {"facts": {"distribution": "Debian", "distribution_major_version": "12"}},
         {"facts": {"distribution": "Ubuntu", "distribution_major_version": "22"}},
         {"fba_timezone": "Europe/Berlin"},
-        {"fba_subnet": "10.0.0.0/26", "fba_server_replicas": 21},
+        {"fba_subnet": "10.0.0.0/26", "fba_server_replicas": 20},
         {"redis_publish_port": 16379, "postgres_publish_port": 15432, "server_publish_port": 18001, "fba_server_replicas": 3},
         {"nginx_https_port": 8443, "nginx_certificate": "PEM", "nginx_certificate_key": "PEM"},
+        {"nginx_maintenance_paths": ["/", "/health/ready?full=1", "/a{2}$;'#"], "nginx_maintenance_page": "<p>$5 {{"},
+        {"nginx_maintenance_allow": ["203.0.113.7", "10.0.0.0/8", "2001:db8::/32"]},
         {"fba_app_mount_source": True, "connection": "local"},
         {"fba_app_routes": [{"path": "/media/", "to": "upload"}, {"path": "/api", "to": "server", "buffering": False}]},
         {"state": {"postgres_versions": {"fba_postgres": "17"}}},
+        # It goes on with the image that it has
+        {
+            "state": {
+                "postgres_versions": {"fba_postgres": "16"},
+                "containers": {"fba_postgres": {"image": "postgres:16", "state": "exited"}},
+            }
+        },
+        # The data of a stack with another name
+        {"state": {"containers": {"fba_two_postgres_16": {}}}},
         {"fba_image_source": "registry", "fba_postgres_version": "17.6-trixie", "state": {"postgres_versions": {"fba_postgres": "17"}}},
         # Another address of the host
         {"nginx_publish_address": "192.168.7.1", "nginx_http_port": 5432},
@@ -534,6 +561,8 @@ def test_the_published_ports_and_their_addresses() -> None:
         ("fba_registry_port", "10.1.1.1", 5000),
         ("fba_server_peer_port", "10.1.1.1", 8001),
         ("fba_server_peer_port", "10.1.1.1", 8002),
+        # The spare's, while they are replaced
+        ("fba_server_peer_port", "10.1.1.1", 8003),
         ("nginx_http_port", "203.0.113.1", 8000),
         ("redis_publish_port", "127.0.0.1", 16379),
     ]
