@@ -9,6 +9,12 @@ UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --generate-hashes --universal --
 QUIET = export ANSIBLE_DISPLAY_OK_HOSTS=false
 # molecule keeps its state in VIRTUAL_ENV; without borders its output is not wrapped
 TEST = . $(VENV)/bin/activate && export MOLECULE_COMMAND_BORDERS=false ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/.ansible/collections &&
+# Why it is done, for the lock, the record and the deploy log; wait=600 waits that long for somebody else
+WHY = -e '{"release_reason": "$(reason)", "release_wait": $(or $(wait),0)}'
+# Two scenarios that share their hosts. Outside the checkout: pytest would take its pyproject.toml for that of the scenarios
+FLEET_DIR = $(HOME)/.ansible/tmp/fba-fleet
+FLEET = MOLECULE_EPHEMERAL_DIRECTORY=$(FLEET_DIR)
+CLEAN_HOSTS = trap 'molecule destroy --all; rm -rf $(FLEET_DIR)' EXIT && molecule destroy --all && rm -rf $(FLEET_DIR)
 PLAY = . $(VENV)/bin/activate && ansible-playbook -i $(INVENTORY)
 
 .DEFAULT_GOAL := help
@@ -31,7 +37,19 @@ $(COLLECTION):
 	@mkdir -p $(@D) && ln -sfn $(CURDIR) $@
 
 deploy: tools ## Take the hosts of INVENTORY to a running stack
-	$(PLAY) playbooks/site.yml $(ARGS)
+	$(PLAY) playbooks/site.yml $(WHY) $(ARGS)
+
+release: tools ## Release the application: its image, migrations, workers, servers, beat; reason="new prices"
+	$(PLAY) playbooks/release.yml $(WHY) $(ARGS)
+
+rollback: tools ## Back to the release before; release=9be3dbb83132 for an older one
+	$(PLAY) playbooks/rollback.yml -e fba_release=$(release) $(WHY) $(ARGS)
+
+plan: tools ## What a deploy would replace, reload or leave, and why; nothing is touched
+	@$(QUIET) && $(PLAY) playbooks/site.yml --check --diff $(ARGS)
+
+unlock: tools ## Take the stack's lock away from a run that is dead
+	@$(QUIET) && $(PLAY) playbooks/unlock.yml $(ARGS)
 
 dev: tools ## The same with the source mounted: a saved Python file starts what runs it anew; deploy goes back
 	$(PLAY) playbooks/site.yml -e '{"fba_app_mount_source": true}' $(ARGS)
@@ -51,8 +69,17 @@ restart: tools ## Restart one service: service=worker
 stop: tools ## Stop the stack; deploy starts it again
 	$(PLAY) playbooks/stop.yml $(ARGS)
 
+upgrade: tools ## Give PostgreSQL, Redis and RabbitMQ the wanted images, with a backup first; service=postgres for one
+	$(PLAY) playbooks/upgrade.yml -e upgrade_service=$(service) $(ARGS)
+
 destroy: tools ## Remove the stack, keep its volumes; volumes=<stack name> removes them too
 	$(PLAY) playbooks/destroy.yml -e destroy_volumes=$(volumes) $(ARGS)
+
+maintenance-on: tools ## Answer every request with a page that says so, until maintenance-off
+	$(PLAY) playbooks/maintenance.yml -e maintenance=on $(ARGS)
+
+maintenance-off: tools ## Serve again
+	$(PLAY) playbooks/maintenance.yml -e maintenance=off $(ARGS)
 
 remove-host: tools ## Take a host out of the stack: host=work3; drain=60 to wait no longer than that for its tasks
 	$(PLAY) playbooks/remove_host.yml -e remove_host=$(host) -e remove_host_drain=$(or $(drain),0) $(ARGS)
@@ -81,12 +108,24 @@ test-app: tools ## The application's tests against the running stack's data serv
 	$(PLAY) tests/app/run.yml -e '{"app_tests": "$(tests)"}' $(ARGS)
 
 # Each host is a bare machine with systemd. The second one pulls the images that the first one has built; from then on they mostly wait,
-# so both are verified at once. The six of the cluster come after them. For one of them alone: molecule converge, molecule verify.
+# so both are verified at once. The six of the cluster come after them, and releases are tried on these. For one of them alone: molecule
+# converge, molecule verify.
 test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
-	$(TEST) trap 'molecule destroy --all' EXIT && molecule destroy --all && molecule converge && \
+	$(TEST) $(CLEAN_HOSTS) && molecule converge && \
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
-	molecule destroy -s registry && molecule converge -s cluster && molecule idempotence -s cluster && molecule verify -s cluster
+	molecule destroy -s registry && \
+	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
+	$(FLEET) molecule verify -s release
+
+# Hours: ten releases and ten rollbacks under twice the load, and upgrades of the data services between real versions
+soak: $(VENV)/.test $(COLLECTION) ## The long versions of the tests
+	$(TEST) bin/with-engine $(MAKE) soak-hosts
+
+soak-hosts: FORCE
+	$(TEST) $(CLEAN_HOSTS) && molecule converge && $(FLEET) molecule converge -s cluster && \
+	FBA_RELEASE_ROUNDS=10 FBA_RELEASE_LOAD=0.5 $(FLEET) molecule verify -s release && $(FLEET) molecule destroy -s cluster && \
+	molecule converge && molecule test -s upgrade
 
 idempotence-default converge-registry: FORCE
 	$(TEST) molecule $(subst -, -s ,$@)
@@ -111,4 +150,4 @@ lock: tools ## Write the lock files anew from what they are made of
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy dev passwords status logs restart stop destroy remove-host rotate-authority test test-quick quick-collection quick-application test-app test-hosts lock FORCE
+.PHONY: help tools deploy release rollback plan unlock dev passwords status logs restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-collection quick-application test-app test-hosts soak lock FORCE

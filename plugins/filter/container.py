@@ -30,6 +30,8 @@ RELOAD = f"{TOOLS}/reload"
 TLS = "/run/fba/tls"
 HANDOVER = 5
 LOCK_SERVICE = "/run/fba/lock/pg_service.conf"
+# Files that count for the hash only by the folder that is mounted for them: one more is no reason for another container
+UNCOUNTED = ("nothing", "keep")
 
 
 def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
     if int(spec["user"]) == 0:
         raise AnsibleFilterError(f"container_spec.user of {spec['name']} is 0: a container never runs as root")
     for entry in result["files"]:
-        if entry["mount"] == "file" and entry["on_change"] == "reload":
+        if entry["mount"] == "file" and entry["on_change"] != "recreate":
             raise AnsibleFilterError(
                 f"container_spec.files of {spec['name']}: {entry['path']} is mounted alone, so a change cannot reach a running container"
             )
@@ -178,6 +180,7 @@ def container_files(spec: dict[str, Any], root: str, tools: dict[str, str]) -> l
             "path": _host_path(root, entry),
             "mode": "0400" if entry["secret"] else "0444",
             "secret_content" if entry["secret"] else "content": entry["content"],
+            **({"keep": True} if entry["on_change"] == "keep" else {}),
         }
         for entry in spec["files"]
     ]
@@ -195,14 +198,21 @@ def container_hash(spec: dict[str, Any], key: str, context: Any = None) -> str:
     """Return 16 hexadecimal digits that change when a running container no longer is what the spec says.
 
     The content of files that a reload takes over does not count, and neither does what the role adds by itself, defaults among it: a newer
-    collection with the same spec replaces no container. Keyed, because the label it goes into is public and files hold secrets. `context`
-    is what else the container is made from, such as the time zone.
+    collection with the same spec replaces no container. A file that asks for nothing, or is kept, counts only by the folder that is mounted
+    for it, so where another file brings that folder it does not count at all. Keyed, because the label it goes into is public and files
+    hold secrets. `context` is what else the container is made from, such as the time zone.
     """
     # A reload command does not make another container
     explicit = {name: value for name, value in spec.items() if name != "reload"}
+    files = _with_defaults(spec)["files"]
+    counted = [entry for entry in files if entry["on_change"] not in UNCOUNTED]
+    folders = {str(PurePosixPath(entry["path"]).parent) for entry in files if entry["on_change"] in UNCOUNTED}
+    folders -= {str(PurePosixPath(entry["path"]).parent) for entry in counted if entry["mount"] == "directory"}
     explicit["files"] = sorted(
-        [entry["path"], entry["mount"], entry["content"] if entry["on_change"] == "recreate" else ""]
-        for entry in _with_defaults(spec)["files"]
+        [
+            *([entry["path"], entry["mount"], entry["content"] if entry["on_change"] == "recreate" else ""] for entry in counted),
+            *([folder, "directory", ""] for folder in folders),
+        ]
     )
     text = json.dumps([explicit, context], sort_keys=True, default=str)
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:16]

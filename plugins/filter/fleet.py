@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ansible_collections.fba.stack.plugins.filter.network import replica_addresses
+
 # The groups of the inventory, in the order in which services start: what stands on what
 SERVICES = ("postgres", "redis", "rabbitmq", "worker", "server", "beat", "flower", "nginx")
 # Whose containers connect to each service; the server's are the application's migrations too
@@ -22,6 +24,8 @@ CLIENTS = {
 # The defaults of roles/common, which other hosts' variables do not have
 REPLICAS = 1
 PEER_PORT = 8001
+SUBNET = "172.30.10.0/24"
+SERVER_PORT = 8001
 
 
 def members(groups: Mapping[str, list[str]], service: str, leaving: Iterable[str] = ()) -> list[str]:
@@ -84,24 +88,35 @@ def server_upstreams(
     groups: Mapping[str, list[str]],
     hostvars: Mapping[str, Any],
     host: str,
-    leaving: Iterable[str],
-    local_addresses: list[str],
-    local_port: int,
+    leaving: Iterable[str] = (),
+    rolling: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return `address:port` of every replica of the server, as nginx on `host` reaches it.
 
-    Those of the same host have fixed addresses in its network; those of others are published on their hosts' private addresses.
+    Those of the same host have fixed addresses in its network; those of others are published on their hosts' private addresses. `rolling`
+    is what is other than usual while replicas are replaced: `host`, whether its `spare` serves, and the number, from 0, of the replica that
+    is `away`, None for none.
     """
+    rolling = rolling or {}
     found = []
     for owner in members(groups, "server", leaving):
-        if owner == host:
-            found += [f"{address}:{local_port}" for address in local_addresses]
-            continue
         theirs = hostvars[owner]
-        first = int(theirs.get("fba_server_peer_port", PEER_PORT))
         count = int(theirs.get("fba_server_replicas", REPLICAS))
-        found += [f"{theirs['fba_private_address']}:{first + index}" for index in range(count)]
+        if owner == host:
+            port = theirs.get("fba_server_port", SERVER_PORT)
+            every = [f"{address}:{port}" for address in replica_addresses(theirs.get("fba_subnet", SUBNET), count + 1)]
+        else:
+            first = int(theirs.get("fba_server_peer_port", PEER_PORT))
+            every = [f"{theirs['fba_private_address']}:{first + index}" for index in range(count + 1)]
+        here = rolling if rolling.get("host") == owner else {}
+        # The spare's slot is the one behind the last
+        found += [address for index, address in enumerate(every) if (here.get("spare") if index == count else here.get("away") != index)]
     return found
+
+
+def spare_upstream(hostvars: Mapping[str, Any], host: str, owner: str) -> str:
+    """Return `address:port` of the spare replica of `owner`, as nginx on `host` reaches it."""
+    return server_upstreams({"server": [owner]}, hostvars, host, (), {"host": owner, "spare": True})[-1]
 
 
 def identities(
@@ -151,4 +166,10 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"fleet": fleet, "identities": identities, "removal_refusals": removal_refusals, "server_upstreams": server_upstreams}
+        return {
+            "fleet": fleet,
+            "identities": identities,
+            "removal_refusals": removal_refusals,
+            "server_upstreams": server_upstreams,
+            "spare_upstream": spare_upstream,
+        }

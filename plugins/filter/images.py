@@ -26,6 +26,11 @@ def _familiar(image: str) -> str:
     return f"{path}@{digest}" if digest else f"{path}:{tag}"
 
 
+def image_release(image: str) -> str:
+    """Return the name of the release that an image of the application is: its tag, or its digest with a dash in it."""
+    return _repository(image)[1]
+
+
 def registry_name(image: str, registry: str) -> str:
     """Return what an image is called in the registry, with its tag."""
     path, tag = _repository(image)
@@ -74,6 +79,7 @@ class FilterModule:
         return {
             "delivered_images": delivered_images,
             "image_digests": image_digests,
+            "image_release": image_release,
             "images_lacking": images_lacking,
             "registry_digest_name": registry_digest_name,
             "registry_name": registry_name,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -13,6 +14,12 @@ from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
 UPTIME = re.compile(
     r"^(?P<verb>Up|Exited|Restarting|Created|Paused|Dead)\s*(?:\((?P<code>-?\d+)\))?\s*(?P<time>[^()]*?)\s*(?:ago)?\s*(?:\((?P<health>[^)]*)\))?$"
 )
+
+DEAD_LETTERS = "dead-letter"
+DELAYED = "celery_delayed_"
+EVENTS = "celeryev."
+REPLIES = ".celery.pidbox"
+NOT_FOR_WORKERS = (DELAYED, EVENTS)
 
 
 def _health(container: dict[str, Any]) -> tuple[str, str]:
@@ -62,11 +69,21 @@ def queue_rows(answer: str) -> list[list[str]]:
     rows, delayed = [], 0
     for queue in sorted(queues, key=lambda each: str(each["name"])):
         name = queue["name"]
-        if name.startswith("celery_delayed_"):
+        if name.startswith(DELAYED):
             delayed += int(queue["messages_ready"])
-        elif not name.endswith(".celery.pidbox") and not name.startswith("celeryev."):
+        elif not name.endswith(REPLIES) and not name.startswith(EVENTS):
             rows.append([name, *(str(queue[key]) for key in ("messages_ready", "messages_unacknowledged", "consumers"))])
     return rows + ([["(delayed)", str(delayed), "-", "-"]] if delayed else [])
+
+
+def waiting_queues(answer: str) -> list[str]:
+    """Return the queues for workers in which messages wait, from what `rabbitmqctl list_queues` answers as JSON.
+
+    Those for delays and dead letters are none: what is in them is not handed out.
+    """
+    queues = json.loads(answer) if answer.strip() else []
+    names = [str(queue["name"]) for queue in queues if int(queue["messages_ready"])]
+    return sorted(name for name in names if name != DEAD_LETTERS and not name.startswith(NOT_FOR_WORKERS) and not name.endswith(REPLIES))
 
 
 def leader_lines(answer: str, stack: str) -> str:
@@ -78,6 +95,19 @@ def leader_lines(answer: str, stack: str) -> str:
     return "\n".join(lines)
 
 
+def maintenance_line(hosts: list[str], hostvars: Any, content: str) -> str:
+    """Return a line on where maintenance is on, or nothing where it is off everywhere.
+
+    `content` is what the file says where it is on; roles/nginx/tasks/maintenance_status.yml has registered on each host what it is.
+    """
+    mark = hashlib.sha1(content.encode(), usedforsecurity=False).hexdigest()
+    on = [host for host in hosts if hostvars[host]["__nginx_maintenance_found"]["stat"].get("checksum") == mark]
+    off = [host for host in hosts if host not in on]
+    if not on:
+        return ""
+    return f"Maintenance is on at {', '.join(on)}" + (f", and off at {', '.join(off)}" if off else "")
+
+
 class FilterModule:
     """Filters for the status table."""
 
@@ -86,6 +116,8 @@ class FilterModule:
         return {
             "found_containers": found_containers,
             "leader_lines": leader_lines,
+            "maintenance_line": maintenance_line,
             "queue_rows": queue_rows,
             "status_rows": status_rows,
+            "waiting_queues": waiting_queues,
         }

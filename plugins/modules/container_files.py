@@ -48,6 +48,18 @@ options:
       secret_content:
         description: Text that is kept out of every output.
         type: str
+      keep:
+        description: Whether a file that is there already keeps its content, whatever it is.
+        type: bool
+        default: false
+  plan:
+    description:
+      - What else the container is made from. With O(files) it is kept in O(plan_file), so that the container can be made again as it was.
+      - It is laid beside the earlier one, under the same name with C(.next) behind it. M(fba.stack.run_record) exchanges the two.
+    type: dict
+  plan_file:
+    description: Where the plan is kept. Readable by root alone, as it holds secrets.
+    type: path
 attributes:
   check_mode:
     support: full
@@ -76,6 +88,7 @@ changed_files:
   returned: always
 """
 
+import json
 import os
 import stat
 import tempfile
@@ -140,6 +153,18 @@ def stale(root, wanted):
             yield folder
 
 
+def keep_plan(path, plan):
+    """Lay a plan beside the earlier one, unless they are the same."""
+    content = to_bytes(json.dumps(plan, sort_keys=True))
+    following = path + ".next"
+    if content == read(path):
+        if os.path.exists(following):
+            os.unlink(following)
+    elif content != read(following):
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        write(following, content, 0o600, 0)
+
+
 def main():
     """Run the module."""
     module = AnsibleModule(
@@ -157,11 +182,15 @@ def main():
                     "owner": {"type": "int"},
                     "content": {"type": "str"},
                     "secret_content": {"type": "str", "no_log": True},
+                    "keep": {"type": "bool", "default": False},
                 },
                 "required_one_of": [("content", "secret_content")],
                 "mutually_exclusive": [("content", "secret_content")],
             },
+            "plan": {"type": "dict"},
+            "plan_file": {"type": "path"},
         },
+        required_together=[("plan", "plan_file")],
         supports_check_mode=True,
     )
     root, owner, check_mode = module.params["root"], module.params["owner"], module.check_mode
@@ -191,6 +220,8 @@ def main():
         mode = int(entry["mode"], 8)
         user = owner if entry["owner"] is None else entry["owner"]
         before = read(path)
+        if entry["keep"] and before is not None:
+            content = before
         if before == content and is_right(path, mode, user):
             continue
         changed_files.append(path)
@@ -207,6 +238,10 @@ def main():
             )
         if not check_mode:
             write(path, content, mode, user)
+
+    if module.params["plan"] and not check_mode:
+        given = [{name: value for name, value in entry.items() if value is not None} for entry in module.params["files"]]
+        keep_plan(module.params["plan_file"], {**module.params["plan"], "files": given})
 
     module.exit_json(changed=changed or bool(changed_files), changed_files=changed_files, diff=diff)
 

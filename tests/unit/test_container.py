@@ -123,6 +123,85 @@ def test_hash_stays_with_what_a_running_container_takes_over(spec: dict[str, Any
     assert container_hash(spec, "key") == container_hash(SPEC, "key")
 
 
+NGINX: dict[str, Any] = {
+    "name": "fba_nginx",
+    "service": "nginx",
+    "image": "fba/nginx:1.26",
+    "user": 101,
+    "command": ["nginx", "-c", "/etc/fba/nginx/nginx.conf", "-g", "daemon off;"],
+    "files": [
+        {"path": "/etc/fba/nginx/nginx.conf", "content": "events {}", "on_change": "reload"},
+        {"path": "/etc/fba/nginx/servers.conf", "content": "upstream server {}", "on_change": "reload"},
+        {"path": "/etc/fba/tls/certificate.pem", "content": "PEM", "on_change": "reload"},
+        {"path": "/etc/fba/tls/private_key.pem", "content": "PEM", "secret": True, "on_change": "reload"},
+    ],
+    "tls": "nginx",
+    "address": "172.30.10.10",
+    "volumes": {"fba_static": "/var/www/static:ro"},
+    "tmpfs": {"/var/cache/nginx": "128m"},
+    "ports": ["0.0.0.0:8000:80"],
+    "health": {"test": ["curl", "-fsS", "http://127.0.0.1/nginx-health"], "interval": 3, "start_period": 30},
+    "reload": ["sh", "-euc", "nginx -s reload"],
+    "memory": "256m",
+    "cpus": 0.0,
+    "stop_signal": "SIGQUIT",
+    "stop_timeout": 90,
+}
+SUPERVISED: dict[str, Any] = {
+    **SPEC,
+    "programs": [{"name": "thing", "command": ["thing"], "stop_wait": 5}],
+    "files": [{"path": "/app/.env", "content": "x", "secret": True, "mount": "file"}],
+    "logs": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "context", "digits"),
+    [
+        (SPEC, None, "0f8013ac1cb04718"),
+        (NGINX, {"timezone": "UTC"}, "bcbec62636cb2cf5"),
+        (SUPERVISED, None, "83288affaf80bd67"),
+    ],
+    ids=["all kinds of files", "nginx", "supervised"],
+)
+def test_hash_is_that_of_version_1_0(spec: dict[str, Any], context: Any, digits: str) -> None:
+    """Another one would replace every container of every stack: these digits never change."""
+    assert container_hash(spec, "key", context) == digits
+
+
+def beside(*paths: str, on_change: str = "keep", content: str = "x") -> dict[str, Any]:
+    """The spec with more files that a running container takes over."""
+    return changed(files=[*SPEC["files"], *({"path": path, "content": content, "on_change": on_change} for path in paths)])
+
+
+@pytest.mark.parametrize("on_change", ["nothing", "keep"])
+@pytest.mark.parametrize("folder", ["/etc/thing/conf", "/run/secrets"])
+def test_a_file_more_in_a_folder_that_is_mounted_makes_no_other_container(on_change: str, folder: str) -> None:
+    spec = beside(f"{folder}/state", on_change=on_change)
+    assert container_hash(spec, "key") == container_hash(SPEC, "key")
+    assert mounts(spec) == mounts(SPEC)
+
+
+@pytest.mark.parametrize("on_change", ["nothing", "keep"])
+def test_a_folder_more_makes_another_container_and_its_files_do_not(on_change: str) -> None:
+    folder = beside("/etc/thing/state/one", on_change=on_change)
+    assert container_hash(folder, "key") != container_hash(SPEC, "key")
+    for other in (
+        beside("/etc/thing/state/one", on_change=on_change, content="other"),
+        beside("/etc/thing/state/two", on_change=on_change),
+        beside("/etc/thing/state/one", "/etc/thing/state/two", on_change=on_change),
+    ):
+        assert container_hash(other, "key") == container_hash(folder, "key")
+        assert mounts(other) == mounts(folder)
+    assert container_hash(beside("/etc/thing/other/one", on_change=on_change), "key") != container_hash(folder, "key")
+
+
+def test_a_file_that_is_mounted_alone_brings_no_folder() -> None:
+    alone = {"path": "/app/.env", "content": "x", "mount": "file"}
+    state = {"path": "/app/state", "content": "x", "on_change": "keep"}
+    assert container_hash(changed(files=[alone, state]), "key") != container_hash(changed(files=[alone]), "key")
+
+
 def test_hash_is_keyed_and_takes_the_context_in() -> None:
     hashes = {container_hash(SPEC, "key"), container_hash(SPEC, "other key"), container_hash(SPEC, "key", "Europe/Berlin")}
     assert len(hashes) == 3
@@ -235,8 +314,17 @@ def test_root_is_refused(user: int | str) -> None:
         container_options(changed(user=user), ROOT, LOGS, CERTIFICATES)
 
 
-def test_a_file_mounted_alone_cannot_be_reloaded() -> None:
-    entry = {"path": "/app/.env", "content": "x", "mount": "file", "on_change": "reload"}
+def test_a_kept_file_is_written_as_one_and_no_other() -> None:
+    kept = {entry["path"]: entry["keep"] for entry in container_files(beside("/run/secrets/state"), ROOT, TOOLS) if "keep" in entry}
+    assert kept == {f"{ROOT}/dir-run-secrets/state": True}
+    spec = beside("/run/secrets/state", on_change="nothing")
+    assert not [entry for entry in container_files(spec, ROOT, TOOLS) if "keep" in entry]
+    assert container_reload_files(spec, ROOT) == container_reload_files(SPEC, ROOT)
+
+
+@pytest.mark.parametrize("on_change", ["reload", "nothing", "keep"])
+def test_a_file_mounted_alone_cannot_be_reloaded(on_change: str) -> None:
+    entry = {"path": "/app/.env", "content": "x", "mount": "file", "on_change": on_change}
     with pytest.raises(AnsibleFilterError, match=r"/app/.env is mounted alone"):
         container_files(changed(files=[entry]), ROOT, TOOLS)
 

@@ -164,6 +164,28 @@ def test_check_mode_tells_the_same_and_touches_nothing(run: Run, args: dict[str,
     assert told["diff"] == done["diff"]
 
 
+def test_a_kept_file_is_made_where_there_is_none_and_stays_as_it_is(run: Run, args: dict[str, Any], root: Path) -> None:
+    path = root / "dir-etc-redis/redis.conf"
+    args["files"][0]["keep"] = True
+    assert str(path) in run(args).answer["changed_files"]
+    assert path.read_text() == "appendonly yes\n"
+    path.chmod(0o644)
+    path.write_text("appendonly no\n")
+    for check_mode in (True, False):
+        answer = run(args, check_mode=check_mode).answer
+        # Who may read it is the spec's; what it says is not
+        assert (answer["changed_files"], answer["diff"]) == ([str(path)], [])
+    assert (path.read_text(), facts(path)) == ("appendonly no\n", (0o444, OWNER, OWNER))
+    assert run(args).answer["changed"] is False
+
+
+def test_a_kept_file_that_is_empty_is_there(run: Run, args: dict[str, Any], root: Path) -> None:
+    run(args)
+    args["files"][0]["keep"] = True
+    (root / "dir-etc-redis/redis.conf").write_text("")
+    assert run(args).answer["changed"] is False
+
+
 def test_the_diff_shows_content_but_no_secret(run: Run, args: dict[str, Any], root: Path) -> None:
     run(args)
     args["files"][0]["content"] = "appendonly no\n"

@@ -13,13 +13,16 @@ from ansible_collections.fba.stack.plugins.filter.fleet import (
     CLIENTS,
     PEER_PORT,
     REPLICAS,
+    SERVER_PORT,
     SERVICES,
+    SUBNET,
     crosses,
     fleet,
     identities,
     members,
     removal_refusals,
     server_upstreams,
+    spare_upstream,
     stack_hosts,
 )
 from ansible_collections.fba.stack.plugins.filter.network import replica_addresses
@@ -60,6 +63,7 @@ def common() -> dict[str, Any]:
 def test_what_counts_for_hosts_that_name_nothing_is_the_roles_default(common: dict[str, Any]) -> None:
     """Another host's variables do not have the roles' defaults."""
     assert (common["fba_server_replicas"], common["fba_server_peer_port"]) == (REPLICAS, PEER_PORT)
+    assert (common["fba_server_port"], common["fba_subnet"]) == (SERVER_PORT, SUBNET)
 
 
 def test_every_group_has_a_role_and_everybody_who_connects_is_one() -> None:
@@ -262,17 +266,33 @@ def test_the_check_before_a_run_sees_the_same_as_the_run(groups: Groups, leaving
 # The servers that nginx reaches
 
 
-LOCAL = replica_addresses("172.30.10.0/24", 2)
-
-
-def upstreams(host: str, groups: Groups = SIX, leaving: Any = (), **more: dict[str, Any]) -> list[str]:
+def upstreams(
+    host: str, groups: Groups = SIX, leaving: Any = (), rolling: dict[str, Any] | None = None, **more: dict[str, Any]
+) -> list[str]:
     """The servers as nginx on `host` reaches them."""
     hostvars = {name: {**variables, **more.get(name, {})} for name, variables in HOSTVARS.items()}
-    return server_upstreams(groups, hostvars, host, leaving, LOCAL, 9001)
+    return server_upstreams(groups, hostvars, host, leaving, rolling)
 
 
 def test_servers_of_the_same_host_are_reached_in_its_network() -> None:
-    assert upstreams("edge1", {**SIX, "server": ["edge1"]}) == ["172.30.10.11:9001", "172.30.10.12:9001"]
+    more: Any = {"edge1": {"fba_server_replicas": 2, "fba_server_port": 9001}}
+    assert upstreams("edge1", {**SIX, "server": ["edge1"]}, **more) == ["172.30.10.11:9001", "172.30.10.12:9001"]
+    # Another host's subnet, or number of replicas, is not this one's
+    more = {"edge1": {"fba_subnet": "10.9.0.0/24"}, "app1": {"fba_subnet": "10.8.0.0/24", "fba_server_replicas": 5}}
+    assert upstreams("edge1", {**SIX, "server": ["edge1"]}, **more) == ["10.9.0.11:8001"]
+
+
+def test_while_replicas_are_replaced_a_spare_serves_and_one_is_away() -> None:
+    more: Any = {"app2": {"fba_server_replicas": 2, "fba_server_peer_port": 8101}}
+    begin = {"host": "app2", "spare": True, "away": None}
+    assert upstreams("edge1", rolling=begin, **more) == ["10.20.0.2:8001", "10.20.0.3:8101", "10.20.0.3:8102", "10.20.0.3:8103"]
+    first = {"host": "app2", "spare": True, "away": 0}
+    assert upstreams("edge1", rolling=first, **more) == ["10.20.0.2:8001", "10.20.0.3:8102", "10.20.0.3:8103"]
+    assert upstreams("edge1", rolling={"host": "app1", "spare": True, "away": 0}) == ["10.20.0.2:8002", "10.20.0.3:8001"]
+    # As the same host reaches them
+    assert upstreams("app1", rolling={"host": "app1", "spare": True, "away": 0}) == ["172.30.10.12:8001", "10.20.0.3:8001"]
+    assert spare_upstream({"app1": {"fba_server_replicas": 3}}, "app1", "app1") == "172.30.10.14:8001"
+    assert spare_upstream(HOSTVARS, "edge1", "app2") == "10.20.0.3:8002"
 
 
 def test_servers_of_other_hosts_are_reached_where_those_publish_them() -> None:
@@ -280,7 +300,7 @@ def test_servers_of_other_hosts_are_reached_where_those_publish_them() -> None:
     assert upstreams("edge1", **more) == ["10.20.0.2:8001", "10.20.0.3:8101", "10.20.0.3:8102"]
     assert upstreams("edge1", leaving=["app1"], **more) == ["10.20.0.3:8101", "10.20.0.3:8102"]
     # Here and there, in the inventory's order
-    assert upstreams("app1", {**SIX, "nginx": ["app1"]}) == ["172.30.10.11:9001", "172.30.10.12:9001", "10.20.0.3:8001"]
+    assert upstreams("app1", {**SIX, "nginx": ["app1"]}) == ["172.30.10.11:8001", "10.20.0.3:8001"]
 
 
 @pytest.mark.parametrize("variables", [{}, {"fba_server_replicas": 3}, {"fba_server_peer_port": 9500}, {"fba_server_replicas": "2"}])

@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.fba.stack.plugins.filter.images import (
     delivered_images,
     image_digests,
+    image_release,
     images_lacking,
     registry_digest_name,
     registry_name,
@@ -54,6 +55,21 @@ def test_no_two_images_share_a_place() -> None:
 
 def test_without_a_tag_it_is_the_latest_for_docker_too() -> None:
     assert registry_name("localhost:5000/mine", REGISTRY) == registry_name("localhost:5000/mine:latest", REGISTRY)
+
+
+@pytest.mark.parametrize(
+    ("image", "release"),
+    [
+        ("fba/app:0123456789ab", "0123456789ab"),
+        ("registry.example.com:8443/team/app:2.1", "2.1"),
+        ("localhost:5000/mine", "latest"),
+        (f"team/app:2.1@{digest(7)}", f"sha256-{7:064x}"),
+    ],
+)
+def test_a_release_is_called_by_the_images_tag_or_digest(image: str, release: str) -> None:
+    assert image_release(image) == release
+    # What nginx takes for the name of a folder
+    assert re.fullmatch(r"[0-9A-Za-z_][0-9A-Za-z._-]{0,127}", release)
 
 
 def test_an_image_that_was_never_made_has_no_digest() -> None:

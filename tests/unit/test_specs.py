@@ -84,11 +84,20 @@ def asked_for() -> list[tuple[Path, str, str, set[str]]]:
         elif isinstance(tree, dict):
             for name, value in tree.items():
                 if name in ("ansible.builtin.include_role", "ansible.builtin.import_role"):
+                    given = tree.get("vars", {})
                     role = str(value["name"]).removeprefix("fba.stack.")
-                    found.append((path, role, str(value.get("tasks_from", "main")), set(tree.get("vars", {}))))
+                    # Who asks for a role by a variable is asked for it with that variable
+                    if "{{" not in role:
+                        found.append((path, role, str(value.get("tasks_from", "main")), set(given)))
+                    if "release_role" in given:
+                        entry = str(given.get("release_entry", "main"))
+                        found.append((path, str(given["release_role"]).removeprefix("fba.stack."), entry, set()))
+                    if "container_traffic" in given:
+                        traffic = given["container_traffic"]
+                        found.append((path, str(traffic["role"]).removeprefix("fba.stack."), str(traffic["entry"]), set()))
                 look(path, value)
 
-    for path in (*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/*.yml")):
+    for path in (*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("playbooks/**/*.yml")):
         look(path, yaml.safe_load(path.read_text(encoding="utf-8")))
     return found
 
@@ -109,7 +118,7 @@ def test_every_entry_point_is_asked_for() -> None:
     asked = {(role, entry) for _path, role, entry, _given in asked_for()}
     listed = {
         name.removeprefix("fba.stack.")
-        for path in ROOT.glob("playbooks/*.yml")
+        for path in ROOT.glob("playbooks/**/*.yml")
         for play in yaml.safe_load(path.read_text(encoding="utf-8"))
         for name in play.get("roles", [])
     }
@@ -172,13 +181,15 @@ SHARED = {"common", "container"}
 @pytest.mark.parametrize("role", ROLES)
 def test_no_role_names_another_ones_variables(role: str) -> None:
     known = known_variables()
+    # Whoever asks a role for something gives it its parameters
+    given = {(path, name) for path, asked, _entry, names in asked_for() for name in names if known.get(name) == asked}
     wrong = []
     for path in yaml_and_templates(role):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             # Comments and names of tasks may speak of them
             code = re.sub(r"(^|\s)#.*$", "", line)
             for name in re.findall(r"\b[a-z_][a-z0-9_]*\b", code):
-                if name in known and known[name] != role and known[name] not in SHARED:
+                if name in known and known[name] not in {role, *SHARED} and (path, name) not in given:
                     wrong.append(f"{path.relative_to(ROOT)}:{number}: {name}")
                 # Container's internals are its own
                 if name.startswith("__container_") and role != "container":
@@ -190,7 +201,8 @@ def test_no_role_names_another_ones_variables(role: str) -> None:
 def mentioned() -> set[str]:
     """Every name that the roles and the checks before a deployment use: what stands at the beginning of a line defines one."""
     texts = [re.sub(r"(?m)^\w+:", "", path.read_text(encoding="utf-8")) for role in ROLES for path in yaml_and_templates(role)]
-    texts += [path.read_text(encoding="utf-8") for path in (ROOT / "plugins" / "plugin_utils").glob("*.py")]
+    others = [*(ROOT / "plugins" / "plugin_utils").glob("*.py"), *ROOT.glob("playbooks/**/*.yml")]
+    texts += [path.read_text(encoding="utf-8") for path in others]
     return {name for text in texts for name in re.findall(r"\w+", text)}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from typing import Any
 
 import pytest
 
-from ansible_collections.fba.stack.plugins.filter.status import found_containers, leader_lines, queue_rows, status_rows
+from ansible_collections.fba.stack.plugins.filter.status import found_containers, leader_lines, maintenance_line, queue_rows, status_rows
 
 from conftest import ROOT
 
@@ -110,3 +111,17 @@ def test_a_leader_is_told_by_the_name_of_its_session(monkeypatch: pytest.MonkeyP
     lines = leader_lines("\n".join(sessions) + "\n", "fba").splitlines()
     assert [line.partition(";")[0] for line in lines] == ["beat runs on app1", "other runs on elsewhere"]
     assert leader_lines("", "fba") == ""
+
+
+def test_maintenance_is_told_where_it_is_on() -> None:
+    on, off = (hashlib.sha1(f"default {state};\n".encode(), usedforsecurity=False).hexdigest() for state in ("on", "off"))
+    # The last one was never deployed to with a version that knows of it
+    stats = {"edge1": {"checksum": on}, "edge2": {"checksum": off}, "edge3": {"exists": False}}
+    hostvars = {host: {"__nginx_maintenance_found": {"stat": stat}} for host, stat in stats.items()}
+
+    def line(*hosts: str) -> str:
+        return maintenance_line(list(hosts), hostvars, "default on;\n")
+
+    assert line("edge2", "edge3") == ""
+    assert line("edge1") == "Maintenance is on at edge1"
+    assert line("edge1", "edge2", "edge3") == "Maintenance is on at edge1, and off at edge2, edge3"
