@@ -205,8 +205,8 @@ while time.monotonic() < end:
         files = f"--cacert {TLS}/ca.pem --cert {TLS}/certificate.pem --key {TLS}/private_key.pem"
         return self.host.check_output(f"docker exec {environment} fba_redis redis-cli --tls {files} -h localhost {options} {command}")
 
-    def play(self, playbook, *arguments):
-        """Run one of the collection's playbooks against the scenario's hosts and return the finished process."""
+    def command(self, playbook, *arguments):
+        """Return the command and the environment that run one of the collection's playbooks against the scenario's hosts."""
         command = ["ansible-playbook", "-i", self.inventory, str(self.project / "playbooks" / playbook), *arguments]
         environment = os.environ | {
             "ANSIBLE_COLLECTIONS_PATH": str(self.project / ".ansible" / "collections"),
@@ -215,6 +215,11 @@ while time.monotonic() < end:
             "ANSIBLE_NOCOLOR": "true",
         }
         environment.pop("ANSIBLE_FORCE_COLOR", None)
+        return command, environment
+
+    def play(self, playbook, *arguments):
+        """Run one of the collection's playbooks against the scenario's hosts and return the finished process."""
+        command, environment = self.command(playbook, *arguments)
         # Ansible writes what fails on standard error: both are what an operator reads
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False)
 
@@ -254,7 +259,7 @@ class Fleet:
         return {(host, name): each["State"]["StartedAt"] for host in self.members() for name, each in self[host].containers().items()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fleet():
     """The stack of a scenario with several hosts."""
     return Fleet()

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import re
+import secrets
+import shlex
 
 import pytest
 
@@ -63,6 +66,52 @@ def test_static_files_come_from_nginx(stack):
     assert headers["Content-Type"] == "text/css"
     assert headers["Content-Encoding"] == "gzip"
     assert b"body" in gzip.decompress(body)
+
+
+def test_a_page_gets_the_files_of_its_own_release(host, stack):
+    page = stack.fetch("/login")[1]
+    page = gzip.decompress(page) if page.startswith(b"\x1f\x8b") else page
+    (release,) = set(re.findall(r"/static/[a-z.]+\?v=([^\"]+)", page.decode()))
+    image = host.check_output("docker inspect --format '{{ .Config.Image }}' fba_server_1")
+    assert image.endswith(f":{release}")
+
+    def style(query):
+        status, body, _headers = stack.fetch(f"/static/style.css{query}")
+        assert status == 200
+        return gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
+
+    present = style(f"?v={release}")
+    shell = f"docker run --rm --network none --user 10001 --entrypoint sh --volume fba_static:/srv {image} -c"
+    host.check_output(f"{shell} 'mkdir /srv/earlier /srv/.hidden; for d in earlier .hidden; do echo other > /srv/$d/style.css; done'")
+    try:
+        assert style("?v=earlier") == b"other\n"
+        # Of a page that knows nothing of releases, of a release that is gone, and of somebody who tries
+        for query in ("", "?v=0123abcd", "?v=.hidden", "?v=..", "?v=../earlier", "?v=%65arlier", f"?v={'a' * 129}"):
+            assert style(query) == present, query
+    finally:
+        host.check_output(f"{shell} 'rm -r /srv/earlier /srv/.hidden'")
+
+
+def test_nginx_says_which_server_has_answered(host, stack):
+    marks = {path: f"{path}?mark={secrets.token_hex(8)}" for path in ("/health/live", "/static/style.css")}
+    for path in marks.values():
+        assert stack.fetch(path)[0] == 200
+    lines = host.check_output("docker logs --since 60s fba_nginx").splitlines()
+    asked, served = (next(line for line in lines if mark in line) for mark in marks.values())
+    assert re.search(r' upstream="[\d.]+:8001" status="200" seconds="[\d.]+"$', asked), asked
+    assert served.endswith(' upstream="-" status="-" seconds="-"')
+
+
+def test_a_reload_of_nginx_is_over_when_all_go_by_the_new_configuration(host):
+    def taking():
+        titles = "for p in /proc/[0-9]*; do echo \"$p $(tr '\\0' ' ' < $p/cmdline)\"; done 2> /dev/null"
+        lines = host.run(f"docker exec fba_nginx sh -c {shlex.quote(titles)}").stdout.splitlines()
+        return {line.split()[0] for line in lines if "nginx: worker process" in line and "shutting down" not in line}
+
+    before = taking()
+    host.check_output("docker exec fba_nginx sh /opt/fba/reload")
+    after = taking()
+    assert before and after and not before & after
 
 
 def test_nobody_gets_an_upload_by_its_path(host, stack):
