@@ -106,6 +106,7 @@ from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.fba.stack.plugins.module_utils.disk import free_bytes
 from ansible_collections.fba.stack.plugins.module_utils.engine import ask_engine
 
 LISTEN = "0A"
@@ -185,14 +186,6 @@ def bridge_of(network):
     if not about:
         return ""
     return (about.get("Options") or {}).get("com.docker.network.bridge.name") or f"br-{about['Id'][:12]}"
-
-
-def free_bytes(path):
-    """Return the free space for root's use of the file system that `path` is, or will be, on."""
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
 
 
 def main():

@@ -53,6 +53,8 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.fba.stack.plugins.module_utils.disk import free_bytes
+
 BLOCK = 512
 
 
@@ -66,14 +68,6 @@ def used_bytes(path):
             except FileNotFoundError:
                 continue
     return total
-
-
-def free_bytes(path):
-    """Return the free space for root's use of the file system that `path` is, or will be, on."""
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
 
 
 def main():
