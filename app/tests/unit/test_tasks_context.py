@@ -1,5 +1,6 @@
 """What a running task can say and hear."""
 
+import asyncio
 import threading
 import time
 from uuid import UUID, uuid4
@@ -9,8 +10,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 import fba_app.kinds  # noqa: F401
 from fba_app import cache
-from fba_app.tasks import progress
+from fba_app.tasks import progress, service
 from fba_app.tasks.context import CancelledError, TaskContext, TimeLimitError
+from fba_app.tasks.models import State, Task
 from fba_app.tasks.registry import KINDS
 
 
@@ -83,3 +85,10 @@ def test_the_pause_before_another_attempt_doubles_and_has_an_end() -> None:
     assert pauses[1] == 2 * pauses[0]
     assert pauses[2] == 4 * pauses[0]
     assert pauses[-1] == 600
+
+
+def test_a_task_in_parts_has_come_as_far_as_its_parts() -> None:
+    """A whole pipeline may take less than a watcher's second, so what they see on the way is tested here."""
+    waiting = Task(id=uuid4(), state=State.WAITING, parts=4, parts_left=3)
+    done = Task(id=uuid4(), state=State.SUCCEEDED, parts=4, parts_left=0)
+    assert asyncio.run(service.percent([waiting, done])) == {waiting.id: (25.0, "1 of 4 parts"), done.id: (100.0, "")}

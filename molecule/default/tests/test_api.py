@@ -81,11 +81,10 @@ def test_a_large_file_is_computed_by_many_tasks(admin):
     times = 105 * 2**20 // len(body) + 1
     file = admin.upload("large.csv", head + b"\r\n" + body * times, "text/csv")
     assert file["size"] > 100 * 2**20
-    result, progress = admin.result("pipeline", {"file_id": file["id"], "group_by": "city", "value": "price"})
+    result, _ = admin.result("pipeline", {"file_id": file["id"], "group_by": "city", "value": "price"})
     prices = [price for group in groups.values() for price in group]
     assert result["rows"] == times * len(prices)
     assert result["parts"] > 10
-    assert any(0 < percent < 100 for percent in progress)
     price = next(column for column in result["columns"] if column["name"] == "price")
     assert (price["count"], price["min"], price["max"]) == (times * len(prices), min(prices), max(prices))
     assert price["mean"] == pytest.approx(statistics.fmean(prices), rel=1e-9)
