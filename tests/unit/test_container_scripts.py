@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import http.server
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -660,3 +661,19 @@ def test_a_program_that_is_given_up_on_ends_supervisord(supervise: Any, capsys: 
         (os.getppid(), signal.SIGTERM)
     ]
     assert "worker-io does not stay up" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds", "given_up"), [(10.0, True), (70.0, True), (80.0, False)])
+def test_a_program_that_ends_again_and_again_is_given_up_on(
+    supervise: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, given_up: bool
+) -> None:
+    """Each end comes later than supervisor's `startsecs`, as of an application that crashes when it has imported for a while."""
+    clock = itertools.count(step=seconds)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    end = ("PROCESS_STATE_EXITED", "processname:server groupname:server from_state:RUNNING expected:0 pid:9")
+    assert bool(supervise([end] * 5)) is given_up
+
+
+def test_the_ends_of_several_programs_are_not_added_up(supervise: Any) -> None:
+    events = [("PROCESS_STATE_EXITED", f"processname:{name} groupname:{name} from_state:RUNNING expected:0 pid:9") for name in "ab" * 4]
+    assert supervise(events) == []
