@@ -91,11 +91,13 @@ test: test-quick ## Everything that must hold: lint, unit tests, the app's tests
 	$(TEST) bin/with-engine $(MAKE) test-hosts
 
 test-quick: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Lint and unit tests; no container
-	$(MAKE) --jobs=2 --output-sync=target quick-collection quick-application
+	$(MAKE) --jobs=3 --output-sync=target quick-lint quick-unit quick-application
 
-quick-collection: FORCE
+quick-lint: FORCE
 	$(TEST) yamllint .
 	$(TEST) ansible-lint --offline
+
+quick-unit: FORCE
 	$(TEST) ruff check && ruff format --check
 	$(TEST) mypy
 	$(TEST) bin/make-variables --check
@@ -150,4 +152,4 @@ lock: tools ## Write the lock files anew from what they are made of
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy release rollback plan unlock dev passwords status logs restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-collection quick-application test-app test-hosts soak lock FORCE
+.PHONY: help tools deploy release rollback plan unlock dev passwords status logs restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-lint quick-unit quick-application test-app test-hosts soak lock FORCE
