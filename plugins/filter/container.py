@@ -279,6 +279,7 @@ def container_options(spec: dict[str, Any], root: str, log_root: str, tls_root: 
             "timeout": f"{2 * health['timeout'] + 2}s",
             "retries": health["failures"],
             "start_period": f"{health['start_period']}s",
+            "start_interval": f"{max(1, int(health['interval']) // 5)}s",
         }
         # A minute more than a start may take: who gives up sooner never learns how it ended
         options["patience"] = int(health["start_period"]) + 60
@@ -344,9 +345,22 @@ def container_list(
     return found[::-1] if order == "stop" else found
 
 
+def container_healthcheck(healthcheck: dict[str, Any], engine: str) -> dict[str, Any]:
+    """Return what an engine of this version understands of a health check: until the first success, those since 25 ask more often."""
+    major = engine.partition(".")[0]
+    if major.isdecimal() and int(major) >= 25:
+        return healthcheck
+    return {name: value for name, value in healthcheck.items() if name != "start_interval"}
+
+
 class FilterModule:
     """Filters on container specs."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"container_host_path": container_host_path, "container_list": container_list, "container_plan": container_plan}
+        return {
+            "container_healthcheck": container_healthcheck,
+            "container_host_path": container_host_path,
+            "container_list": container_list,
+            "container_plan": container_plan,
+        }

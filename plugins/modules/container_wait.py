@@ -61,7 +61,8 @@ ENDED = ("exited", "dead", "removing")
 def fault(about, restarts, new):
     """Return why waiting is of no use, or an empty text. `restarts` is how often the engine had started it again at the beginning."""
     if about is None:
-        return "is not there any more"
+        # An engine that is too busy to answer says nothing about the container
+        return "is not there any more" if ask_engine("/version") else ""
     state = about["State"]
     if state["Status"] in ENDED:
         return f"has ended with code {state['ExitCode']}"
@@ -89,7 +90,7 @@ def main():
         why = fault(about, restarts, module.params["new"])
         if why:
             module.fail_json(msg=why, waited=waited)
-        if about["State"]["Running"] and (about["State"].get("Health") or {}).get("Status", "healthy") == "healthy":
+        if about and about["State"]["Running"] and (about["State"].get("Health") or {}).get("Status", "healthy") == "healthy":
             module.exit_json(changed=False, waited=waited)
         if waited > module.params["seconds"]:
             module.fail_json(msg=f"is not healthy after {module.params['seconds']} s", waited=waited)

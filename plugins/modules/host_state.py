@@ -41,6 +41,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+ansible_facts:
+  description: C(fba_engine), the same as RV(engine).
+  type: dict
+  returned: always
 engine:
   description: Version of the Docker engine that answers, or an empty string.
   type: str
@@ -212,6 +216,7 @@ def main():
                 versions[name] = handle.read().strip()
     module.exit_json(
         changed=False,
+        ansible_facts={"fba_engine": info.get("ServerVersion", "")},
         engine=info.get("ServerVersion", ""),
         bridge=bridge_of(module.params["network"]),
         clock=time.time(),

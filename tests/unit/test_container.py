@@ -16,6 +16,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.fba.stack.plugins.filter.container import (
     container_files,
     container_hash,
+    container_healthcheck,
     container_host_path,
     container_list,
     container_options,
@@ -425,6 +426,21 @@ def test_the_health_check_leaves_the_probe_time_for_both_commands() -> None:
     assert int(check["timeout"].removesuffix("s")) > 2 * 15
     assert (check["interval"], check["retries"], check["start_period"]) == ("7s", 4, "90s")
     assert "healthcheck" not in container_options(changed(health={}), ROOT, LOGS, CERTIFICATES)
+
+
+@pytest.mark.parametrize(("interval", "at_start"), [(15, "3s"), (5, "1s"), (2, "1s")])
+def test_a_start_is_checked_more_often(interval: int, at_start: str) -> None:
+    health = {"test": ["t"], "interval": interval}
+    assert container_options(changed(health=health), ROOT, LOGS, CERTIFICATES)["healthcheck"]["start_interval"] == at_start
+
+
+@pytest.mark.parametrize(
+    ("engine", "can"),
+    [("20.10.24+dfsg1", False), ("24.0.9", False), ("", False), ("dev", False), ("25.0.0", True), ("26.1.5+dfsg1", True), ("29.1", True)],
+)
+def test_an_engine_is_asked_for_what_it_can(engine: str, can: bool) -> None:
+    check = {"test": ["t"], "interval": "5s", "start_interval": "1s"}
+    assert container_healthcheck(check, engine) == (check if can else {"test": ["t"], "interval": "5s"})
 
 
 def test_the_play_waits_longer_than_a_start_may_take() -> None:

@@ -21,14 +21,14 @@ def wait(run_module: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Cal
     """A function that waits for a container of which the engine says one thing after the other, and the last one for ever."""
     monkeypatch.setattr(container_wait, "INTERVAL", 0.001)
 
-    def run(*answers: Any, seconds: int = 60, new: bool = False) -> dict[str, Any]:
+    def run(*answers: Any, seconds: int = 60, new: bool = False, version: Any = "any") -> dict[str, Any]:
         def speak() -> Iterator[Any]:
             yield from answers
             while True:
                 yield answers[-1]
 
         following = speak()
-        monkeypatch.setattr(container_wait, "ask_engine", lambda path: next(following))
+        monkeypatch.setattr(container_wait, "ask_engine", lambda path: version if path == "/version" else next(following))
         return dict(run_module(container_wait.main, {"name": "fba_server_1", "seconds": seconds, "new": new}).answer)
 
     return run
@@ -52,6 +52,10 @@ def test_it_ends_when_the_container_is_healthy(wait: Callable[..., dict[str, Any
 )
 def test_it_waits_for_nothing_that_cannot_come(wait: Callable[..., dict[str, Any]], answer: Any, message: str) -> None:
     assert wait(about(), answer, new=True)["msg"].startswith(message)
+
+
+def test_an_engine_that_is_busy_is_asked_again(wait: Callable[..., dict[str, Any]]) -> None:
+    assert "failed" not in wait(about(), None, about(health="healthy"), new=True, version=None)
 
 
 def test_its_patience_has_an_end(wait: Callable[..., dict[str, Any]]) -> None:

@@ -155,6 +155,7 @@ def test_no_engine_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: 
     monkeypatch.setattr(engine_utils, "SOCKET", str(tmp_path / "nothing.sock"))
     assert host_state.ask_engine("/info") is None
     state = run(volumes=["fba_postgres"])
+    assert state["ansible_facts"] == {"fba_engine": ""}
     assert (state["engine"], state["bridge"], state["volumes"], state["postgres_versions"], state["changed"]) == ("", "", [], {}, False)
     assert state["memory"] > 2**26
     assert state["disk_free"] > 0
