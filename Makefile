@@ -63,6 +63,9 @@ status: tools ## The services of all hosts in one table, the queues, and where b
 logs: tools ## Logs of all services; service=worker for one, follow=1 to go on
 	@$(QUIET) && $(PLAY) playbooks/logs.yml -e '{"logs_service": "$(service)", "logs_follow": $(if $(follow),true,false)}' $(ARGS)
 
+dead-letters: tools ## The messages that RabbitMQ has given up on; replay=1 sends them again, empty=<stack name> forgets them, task=<name> for one
+	$(PLAY) playbooks/dead_letters.yml -e '{"dead_letters_replay": $(if $(replay),true,false), "dead_letters_empty": "$(empty)", "dead_letters_task": "$(task)"}' $(ARGS)
+
 restart: tools ## Restart one service: service=worker
 	$(PLAY) playbooks/restart.yml -e restart_service=$(service) $(ARGS)
 
@@ -152,4 +155,4 @@ lock: tools ## Write the lock files anew from what they are made of
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy release rollback plan unlock dev passwords status logs restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-lint quick-unit quick-application test-app test-hosts soak lock FORCE
+.PHONY: help tools deploy release rollback plan unlock dev passwords status logs dead-letters restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-lint quick-unit quick-application test-app test-hosts soak lock FORCE

@@ -86,6 +86,12 @@ def waiting_queues(answer: str) -> list[str]:
     return sorted(name for name in names if name != DEAD_LETTERS and not name.startswith(NOT_FOR_WORKERS) and not name.endswith(REPLIES))
 
 
+def dead_letter_rows(answer: str) -> list[list[str]]:
+    """Return the rows of the table of dead letters, from what roles/worker/files/dead_letters.py prints."""
+    letters = json.loads(answer) if answer.strip() else []
+    return [[letter[key] or "-" for key in ("task", "id", "queue", "reason", "since", "outcome")] for letter in letters]
+
+
 def leader_lines(answer: str, stack: str) -> str:
     """Return a line for each program of which only one may run, from the names of the sessions that hold the locks."""
     lines = []
@@ -114,6 +120,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
+            "dead_letter_rows": dead_letter_rows,
             "found_containers": found_containers,
             "leader_lines": leader_lines,
             "maintenance_line": maintenance_line,
