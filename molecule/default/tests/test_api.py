@@ -175,7 +175,25 @@ def test_a_message_from_a_stranger_harms_no_worker(admin, stack, wait_until):
     wait_until(lambda: "dead-letter\t1" in stack.host.check_output(count), timeout=30, what="the unknown task is kept aside")
     admin.result("sleep", {"duration": 0})
     assert stack.supervised_pid("fba_celery_worker", "worker-io") == before
-    stack.host.check_output("docker exec fba_rabbitmq rabbitmqctl --silent -p fba purge_queue dead-letter")
+
+    def letters(*arguments):
+        run = stack.play("dead_letters.yml", *arguments)
+        assert run.returncode == 0, run.stdout
+        rows = [line.split(maxsplit=5) for line in run.stdout.splitlines() if line.startswith("fba_app.nobody ")]
+        return [(row[2], row[3], row[5]) for row in rows], "changed=1 " in run.stdout
+
+    # However often somebody looks: RabbitMQ would drop what was handed out twenty times
+    script = "docker exec fba_celery_worker python3 /opt/worker/dead_letters.py -A fba_app.celery list"
+    stack.host.check_output(f"for time in $(seq 25); do {script}; done")
+    assert letters() == ([("io", "rejected", "kept")], False)
+    assert letters("--check", "-e", "dead_letters_replay=true") == ([("io", "rejected", "kept")], False)
+    assert letters("-e", "dead_letters_replay=true") == ([("io", "rejected", "sent to io")], True)
+    wait_until(lambda: "dead-letter\t1" in stack.host.check_output(count), timeout=30, what="still nobody knows it")
+    refused = stack.play("dead_letters.yml", "-e", "dead_letters_empty=another")
+    assert refused.returncode != 0
+    assert "dead_letters_empty is 'another', allowed is fba" in " ".join(refused.stdout.split())
+    assert letters("-e", "dead_letters_empty=fba") == ([("io", "rejected", "removed")], True)
+    assert "There are no dead letters." in stack.play("dead_letters.yml").stdout
 
 
 def test_a_broker_that_is_away_is_said_before_anything_is_written(admin, stack, wait_until):

@@ -221,7 +221,7 @@ def test_rabbitmq_has_the_applications_user_and_vhost_alone(host):
     assert {queue["name"]: (queue["type"], queue["policy"]) for queue in queues if queue["name"] in ("io", "cpu", "dead-letter")} == {
         "io": ("quorum", "dead-letter"),
         "cpu": ("quorum", "dead-letter"),
-        "dead-letter": ("quorum", ""),
+        "dead-letter": ("quorum", "dead-letters-stay"),
     }
 
 
