@@ -15,7 +15,7 @@ from ansible_collections.fba.stack.plugins.plugin_utils.tree import tree_hash
 from conftest import ROOT
 
 APP = ROOT / "app"
-PLACE = ROOT / "molecule" / "release" / "variants.py"
+PLACE = ROOT / "molecule" / "variants.py"
 
 _spec = importlib.util.spec_from_file_location("variants", PLACE)
 assert _spec and _spec.loader
@@ -54,6 +54,7 @@ def test_without_a_change_it_is_the_same_release(make: Any) -> None:
     [
         (variants.mark(7), {"fba_app/main.py"}),
         (variants.adds_a_kind(), {"fba_app/kinds/__init__.py", "fba_app/kinds/greet.py"}),
+        (variants.records_effects(), {"fba_app/kinds/__init__.py", "fba_app/kinds/effect.py"}),
         (variants.changes_a_signature(), {"fba_app/kinds/sleep.py"}),
         (variants.compatible_migration(), {"migrations/versions/0003_note.py"}),
         (variants.incompatible_migration(), {"migrations/versions/0003_greetings.py"}),

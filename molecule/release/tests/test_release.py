@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import variants  # noqa: E402
-from traffic import Traffic  # noqa: E402
+import variants
+from traffic import Traffic
 
 ROUNDS = int(os.environ.get("FBA_RELEASE_ROUNDS", "0"))
 """Further releases and rollbacks, each a pair; `make soak` makes them ten."""

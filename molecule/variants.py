@@ -96,6 +96,78 @@ def adds_a_kind():
     return change
 
 
+EFFECT = '''"""The kinds `effect` and `effect_cpu`: each writes a row that says that it was done, in the transaction that ends the task."""
+
+import hashlib
+import os
+import signal
+import time
+
+from pydantic import Field
+from sqlalchemy import text
+
+from fba_app.tasks.context import TaskContext
+from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE, kind
+from fba_app.types import Model, ShortText
+
+
+class EffectArguments(Model):
+    """What to write, and how long to be at it."""
+
+    identity: ShortText
+    seconds: float = Field(default=0.5, ge=0, le=30)
+
+
+class EffectResult(Model):
+    """What was written."""
+
+    identity: str
+
+
+def _write(context: TaskContext, identity: str) -> EffectResult:
+    row = {"identity": identity, "task": str(context.id)}
+    context.on_success.append(
+        lambda session: session.execute(text("INSERT INTO effects (identity, task) VALUES (:identity, :task)"), row)
+    )
+    return EffectResult(identity=identity)
+
+
+@kind("effect", queue=IO_QUEUE, time_limit=60)
+def effect(context: TaskContext, arguments: EffectArguments) -> EffectResult:
+    """Wait, and write it down."""
+    context.sleep(arguments.seconds)
+    return _write(context, arguments.identity)
+
+
+@kind("effect_cpu", queue=CPU_QUEUE, time_limit=60)
+def effect_cpu(context: TaskContext, arguments: EffectArguments) -> EffectResult:
+    """Compute, and write it down."""
+    end = time.monotonic() + arguments.seconds
+    while time.monotonic() < end:
+        hashlib.sha256(bytes(100_000)).digest()
+        context.check()
+    return _write(context, arguments.identity)
+
+
+@kind("poison", queue=CPU_QUEUE, time_limit=60)
+def poison(context: TaskContext, arguments: EffectArguments) -> EffectResult:
+    """End the process that runs it, whenever it runs."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return _write(context, arguments.identity)
+'''
+
+
+def records_effects():
+    """Add kinds of tasks whose effect is a row in the table `effects`, which a test makes, and one that kills who runs it."""
+
+    def change(root):
+        _add(root, "fba_app/kinds/effect.py", EFFECT)
+        _edit(root, "fba_app/kinds/__init__.py", r"^from fba_app\.kinds import (email), ", r"from fba_app.kinds import effect, \1, ")
+        _edit(root, "fba_app/kinds/__init__.py", r'^__all__ = \["email", ', '__all__ = ["effect", "email", ')
+
+    return change
+
+
 def changes_a_signature():
     """Give the kind `sleep` another argument. It has a default, so that old submissions are good for new workers.
 
