@@ -83,7 +83,7 @@ class Submissions:
 
     def _try(self, identity, body):
         """Submit once; return the status, or the name of what went wrong."""
-        headers = {"Idempotency-Key": f"{self.run}-{identity}", "Authorization": f"Bearer {self.token}"}
+        headers = {"Idempotency-Key": identity, "Authorization": f"Bearer {self.token}"}
         try:
             answer = self._http().post(f"{self.url}/api/v1/tasks", json=body, headers=headers, timeout=20)
         except requests.RequestException as error:
@@ -156,11 +156,17 @@ class Submissions:
 
     # The account
 
-    def open_tasks(self):
-        """Return how many tasks of this run have not ended; None where PostgreSQL does not answer."""
-        states = "'succeeded', 'failed', 'cancelled'"
-        lines = self._sql(f"SELECT count(*) FROM tasks WHERE idempotency_key LIKE '{self.run}-%' AND state NOT IN ({states})")
-        return int(lines[0]) if lines else None
+    def states(self):
+        """Return how many tasks of this run are in each state; None where PostgreSQL does not answer."""
+        # The application puts whose key it is in front of it
+        lines = self._sql(f"SELECT state FROM tasks WHERE idempotency_key LIKE 'user:%:{self.run}-%'")
+        return None if lines is None else Counter(lines)
+
+    def all_ended(self):
+        """Return whether every task that was accepted has ended."""
+        states = self.states() or Counter()
+        ended = sum(states[state] for state in ("succeeded", "failed", "cancelled"))
+        return ended == states.total() >= sum(outcome == "accepted" for outcome in self.outcome.values())
 
     def account(self):
         """Return what became of all submissions. To be called when nobody submits any more and no task is open."""
@@ -168,7 +174,6 @@ class Submissions:
         for line in self._sql(f"SELECT identity, count(*) FROM effects WHERE identity LIKE '{self.run}-%' GROUP BY identity"):
             identity, _, count = line.rpartition("|")
             effects[identity] = int(count)
-        states = Counter(self._sql(f"SELECT state FROM tasks WHERE idempotency_key LIKE '{self.run}-%'"))
         accepted = {identity for identity, outcome in self.outcome.items() if outcome == "accepted"}
         self.report = {
             "run": self.run,
@@ -183,7 +188,7 @@ class Submissions:
             "refused_but_done": sorted(
                 identity for identity, outcome in self.outcome.items() if outcome == "refused" and effects[identity]
             ),
-            "states": dict(states),
+            "states": dict(self.states()),
             "tries": dict(self.tries),
         }
         return self.report

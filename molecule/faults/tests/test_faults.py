@@ -131,7 +131,7 @@ def test_nothing_is_lost_and_nothing_is_done_twice(fleet, submissions, healings,
     while len(submissions.begun) < TASKS:
         time.sleep(1)
     submissions.__exit__()
-    wait_until(lambda: submissions.open_tasks() == 0, timeout=180, what="every task has ended")
+    wait_until(lambda: submissions.all_ended(), timeout=180, what="every task has ended")
     report = submissions.account()
     report |= {"seed": SEED, "rate": RATE, "faults": healings}
     with capsys.disabled():
@@ -149,4 +149,5 @@ def test_nothing_is_lost_and_nothing_is_done_twice(fleet, submissions, healings,
     assert not report["lost"]
     assert not report["twice"]
     assert report["done"] == report["accepted"]
+    assert report["states"] == {"succeeded": report["accepted"]}
     assert not (report["unknown"] or report["unanswered"] or report["refused_but_done"])
