@@ -48,6 +48,13 @@ def _add(root, path, text):
     (root / path).write_text(text, encoding="utf-8")
 
 
+def _add_kind(root, name, text, before):
+    """Add a module of kinds of tasks, before another one in the order of names."""
+    _add(root, f"fba_app/kinds/{name}.py", text)
+    _edit(root, "fba_app/kinds/__init__.py", rf"^(from fba_app\.kinds import .*?)\b{before}\b", rf"\1{name}, {before}")
+    _edit(root, "fba_app/kinds/__init__.py", rf'^(__all__ = \[.*?)"{before}"', rf'\1"{name}", "{before}"')
+
+
 # What a good release brings
 
 
@@ -87,13 +94,7 @@ def greet(context: TaskContext, arguments: GreetArguments) -> GreetResult:
 
 def adds_a_kind():
     """Add the kind of task `greet`, which no worker of an earlier release knows."""
-
-    def change(root):
-        _add(root, "fba_app/kinds/greet.py", GREET)
-        _edit(root, "fba_app/kinds/__init__.py", r"^from fba_app\.kinds import (email), ", r"from fba_app.kinds import \1, greet, ")
-        _edit(root, "fba_app/kinds/__init__.py", r'^__all__ = \["email", ', '__all__ = ["email", "greet", ')
-
-    return change
+    return lambda root: _add_kind(root, "greet", GREET, before="inference")
 
 
 EFFECT = '''"""The kinds `effect` and `effect_cpu`: each writes a row that says that it was done, in the transaction that ends the task."""
@@ -159,13 +160,7 @@ def poison(context: TaskContext, arguments: EffectArguments) -> EffectResult:
 
 def records_effects():
     """Add kinds of tasks whose effect is a row in the table `effects`, which a test makes, and one that kills who runs it."""
-
-    def change(root):
-        _add(root, "fba_app/kinds/effect.py", EFFECT)
-        _edit(root, "fba_app/kinds/__init__.py", r"^from fba_app\.kinds import (email), ", r"from fba_app.kinds import effect, \1, ")
-        _edit(root, "fba_app/kinds/__init__.py", r'^__all__ = \["email", ', '__all__ = ["effect", "email", ')
-
-    return change
+    return lambda root: _add_kind(root, "effect", EFFECT, before="email")
 
 
 def changes_a_signature():

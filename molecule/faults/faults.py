@@ -42,9 +42,8 @@ def worker_process(fleet):
 def pool_child(fleet):
     """The processes that run what computes are killed, most likely in the middle of a task."""
     for stack in fleet.of("worker"):
-        parent = stack.host.check_output(
-            f"docker exec {WORKER} /opt/supervisor/bin/supervisorctl -c /etc/supervisor/supervisord.conf pid worker-cpu"
-        )
+        parent = stack.supervised_pid(WORKER, "worker-cpu")
+        assert parent, f"worker-cpu does not run on {stack.name}"
         # pkill is not in the image
         script = f"""
 import os, pathlib

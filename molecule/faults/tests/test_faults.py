@@ -21,7 +21,7 @@ import variants  # noqa: E402
 from submissions import Submissions  # noqa: E402
 
 ROUNDS = int(os.environ.get("FBA_FAULTS_ROUNDS", "0"))
-"""How often each fault comes once more, in an order of its own each time; `make soak` has two."""
+"""How often each fault comes once more, in an order of its own each time."""
 
 TASKS = int(os.environ.get("FBA_FAULTS_TASKS", "0"))
 """Least number of tasks that are submitted in all."""
@@ -34,7 +34,7 @@ SEED = int(os.environ.get("FBA_FAULTS_SEED", str(secrets.randbits(32))))
 HEALED = 60
 """Seconds that the stack has from the end of a fault."""
 
-# In `make test`, one of a kind. The others are in `make soak`, and most of them in other scenarios as well
+# One of a kind; FBA_FAULTS_ROUNDS brings the others too
 SHORT = (
     faults.worker_process,
     faults.pool_child,
@@ -57,7 +57,6 @@ def application(fleet, tmp_path_factory):
     variants.make_variant(fleet.door.project / "app", source, variants.mark(60), variants.records_effects())
     run = fleet.door.play("release.yml", "-e", f"fba_app_source={source}")
     assert run.returncode == 0, run.stdout[-5000:]
-    # Where Docker has to be asked for libraries, it is before the first fault
     return source
 
 
@@ -106,7 +105,7 @@ def test_it_heals(fleet, submissions, healings, reboot, fault):
     survive(fleet, submissions, healings, fault, reboot)
 
 
-@pytest.mark.skipif(not ROUNDS, reason="the long version, in make soak")
+@pytest.mark.skipif(not ROUNDS, reason="the long version: FBA_FAULTS_ROUNDS")
 def test_it_heals_in_any_order(fleet, submissions, healings, reboot, capsys):
     order = random.Random(SEED)
     with capsys.disabled():
