@@ -153,6 +153,10 @@ class Stack:
         )
         return int(answer.stdout) if answer.rc == 0 and answer.stdout.strip().isdigit() else 0
 
+    def consumes(self):
+        """Return whether every pool of the worker says that it consumes. What Docker says of its health is some seconds old."""
+        return self.host.run("docker exec fba_celery_worker python3 /opt/worker/check.py -A fba_app.celery").rc == 0
+
     def pids(self, container, process):
         """Return the host's process ids of a container's processes with that in their command line, the oldest first."""
         lines = self.host.check_output(f"docker top {container} -o pid,args").splitlines()[1:]

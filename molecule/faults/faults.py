@@ -226,7 +226,5 @@ def sick(fleet):
         containers = [json.loads(line) for line in answer.stdout.splitlines()]
         found += [f"{host}: {each['Names']} is {each['Status']}" for each in containers if "(healthy)" not in each["Status"]]
     if not found:
-        # What Docker says of a worker is some seconds old; the check itself is not
-        check = f"docker exec {WORKER} python3 /opt/worker/check.py -A {APPLICATION}"
-        found = [f"{stack.name}: a pool does not consume" for stack in fleet.of("worker") if stack.host.run(check).rc != 0]
+        found = [f"{stack.name}: a pool does not consume" for stack in fleet.of("worker") if not stack.consumes()]
     return found

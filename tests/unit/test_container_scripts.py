@@ -557,15 +557,56 @@ def test_worker_has_another_node_name_each_time_and_keeps_it_for_the_check(tmp_p
     module = load(ROOT / "roles/worker/files/run.py")
     monkeypatch.setattr(module, "Path", lambda path: tmp_path / path.removeprefix("/tmp/"))
     monkeypatch.setattr(sys, "argv", ["run.py", "io", "celery", "-A", "app", "worker"])
+    monkeypatch.setenv("PYTHONPATH", "/srv/app")
     started: list[list[str]] = []
-    monkeypatch.setattr(module.os, "execvp", lambda program, words: started.append([program, *words]))
+    paths: list[str] = []
+
+    def become(program: str, words: list[str]) -> None:
+        started.append([program, *words])
+        paths.append(os.environ["PYTHONPATH"])
+
+    monkeypatch.setattr(module.os, "execvp", become)
     module.main()
+    monkeypatch.delenv("PYTHONPATH")
     module.main()
-    first, second = (words[-1] for words in started)
+    first, second = (words[words.index("-n") + 1] for words in started)
     assert first != second
     assert all(name.startswith("io-") and name.endswith(f"@{socket.gethostname()}") for name in (first, second))
-    assert started[0] == ["celery", "celery", "-A", "app", "worker", "-n", first]
+    assert started[0] == ["celery", "celery", "-A", "app", "worker", "-n", first, "--include", "tls_errors"]
     assert (tmp_path / "io.node").read_text() == second
+    assert paths == ["/opt/include:/srv/app", "/opt/include"]
+
+
+def test_a_dead_tls_connection_leaves_no_error_for_the_others() -> None:
+    # In a process of its own, as it changes Python's sockets
+    script = """
+import _ssl, ctypes, errno, ssl, sys
+sys.path.insert(0, sys.argv[1])
+import tls_errors
+
+openssl = ctypes.PyDLL(getattr(_ssl, "__file__", None))
+
+@tls_errors.clearing
+def read(count, *, error):
+    openssl.ERR_new()
+    openssl.ERR_set_error(2, errno.EPIPE, None)
+    assert openssl.ERR_peek_error() != 0
+    if error:
+        raise error
+    return count
+
+try:
+    read(1, error=BrokenPipeError(errno.EPIPE, "Broken pipe"))
+except BrokenPipeError as error:
+    assert error.errno == errno.EPIPE
+else:
+    raise AssertionError("the error was swallowed")
+assert openssl.ERR_peek_error() == 0
+assert read(1, error=None) == 1
+assert all(hasattr(getattr(ssl.SSLSocket, name), "__wrapped__") for name in ("do_handshake", "read", "write", "send", "unwrap"))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(ROOT / "roles/worker/files/include")], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 In this order: what is there, what strangers get, what happens when parts go, and last what changes the fleet.
 """
 
+import contextlib
 import itertools
 import json
 import re
@@ -318,8 +319,17 @@ def test_a_server_that_goes_is_not_missed(fleet, wait_until):
     wait_until(lambda: "fba_server_1" in app2.healthy(), timeout=60, what="the server is healthy")
 
 
-def test_a_host_that_vanishes_is_noticed_by_the_broker(fleet, wait_until):
+def test_a_host_that_vanishes_is_noticed_by_the_broker(fleet, token, wait_until):
     """Without a word: its packets are dropped both ways, as when a cable is pulled."""
+
+    @contextlib.contextmanager
+    def some_tasks(name):
+        with Load(fleet, token, name, per_second=15, seconds=2) as load:
+            wait_until(lambda: len(load.accepted) > 30, timeout=30, what="tasks are submitted")
+            yield
+            wait_until(lambda: len(load.accepted) > 90, timeout=30, what="more tasks are submitted")
+        load.check(wait_until)
+
     data, work1 = fleet["data"], fleet["work1"]
     octets = [int(octet) for octet in work1.address.split(".")]
     work1_groups = [octets[0] * 256 + octets[1], octets[2] * 256 + octets[3]]
@@ -329,16 +339,30 @@ def test_a_host_that_vanishes_is_noticed_by_the_broker(fleet, wait_until):
         # Eight groups of an IPv6 address, of which the last two are the IPv4 one
         return [each for each in json.loads(names) if each["peer_host"][6:] == work1_groups]
 
+    def connections_to_redis():
+        lines = work1.host.check_output("docker exec fba_celery_worker cat /proc/net/tcp").splitlines()[1:]
+        # Port 6379, and established
+        return [line for line in lines if line.split()[2].endswith(":18EB") and line.split()[3] == "01"]
+
+    with some_tasks("before"):
+        # Each task that waits for Redis takes a connection of its own
+        data.host.check_output("docker pause fba_redis && sleep 2 && docker unpause fba_redis")
     assert connections()
+    assert len(connections_to_redis()) > 3
     started = time.monotonic()
     work1.host.check_output("iptables -w -I FORWARD 1 -j DROP")
     wait_until(lambda: not connections(), timeout=40, what="the broker has noticed")
     seconds = time.monotonic() - started
+    wait_until(lambda: not connections_to_redis(), timeout=40, what="the worker has noticed")
     work1.host.check_output("iptables -w -D FORWARD 1")
     print(f"the broker has noticed after {seconds:.1f} s")
     # A question takes a second or two by itself
     assert seconds < 33
     wait_until(connections, timeout=60, what="the worker is back")
+    wait_until(work1.consumes, timeout=60, what="its pools consume")
+    # What has died meanwhile takes nothing with it when it is used again
+    with some_tasks("after"):
+        pass
 
 
 def test_the_packet_filter_is_there_after_a_restart(fleet, reboot, wait_until):
