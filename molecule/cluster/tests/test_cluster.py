@@ -9,6 +9,7 @@ import json
 import re
 import secrets
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,10 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import variants
 
 HERE = Path(__file__).parent
 TLS_DIR = "/etc/fba/tls"
@@ -223,13 +228,23 @@ def test_no_secret_shows_on_any_host(fleet):
         assert "PRIVATE KEY" not in text, name
 
 
-def test_check_mode_tells_what_would_change_and_where(fleet):
+def test_a_plan_tells_what_a_deploy_would_do_where_and_why(fleet, tmp_path):
+    """With another release, and another setting of nginx. What is deployed already and stays, `molecule idempotence` has seen."""
+    variants.make_variant(fleet.door.project / "app", tmp_path / "app", variants.mark(1))
     before = fleet.started()
-    run = fleet.door.play("site.yml", "--check", "--diff", "-e", '{"nginx_body_limit": "7m"}')
+    run = fleet.door.play(
+        "site.yml", "--check", "--diff", "-e", json.dumps({"nginx_body_limit": "7m", "fba_app_source": str(tmp_path / "app")})
+    )
     assert run.returncode == 0, run.stdout
     assert "+    client_max_body_size 7m;" in run.stdout
+    rows = [line.split() for line in run.stdout.splitlines() if re.match(rf"^({'|'.join(fleet.groups)}) ", line)]
+    verdicts = {(row[0], row[1]): row[3] for row in rows}
+    of_service = dict.fromkeys(("server", "worker", "beat"), "replaced") | {"nginx": "reloaded"}
+    assert verdicts == {
+        (service, host): of_service.get(service, "left") for service, hosts in fleet.groups.items() if service != "all" for host in hosts
+    }
     changed = dict(re.findall(r"^(\w+) +: ok=\d+ +changed=(\d+)", run.stdout, re.MULTILINE))
-    assert changed == {name: "1" if name == "edge" else "0" for name in fleet.members()}
+    assert {name for name in fleet.members() if changed[name] == "0"} == {"data"}
     assert not any(value in run.stdout for value in fleet.door.secrets.values())
     assert fleet.started() == before
 

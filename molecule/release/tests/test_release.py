@@ -199,19 +199,6 @@ def test_a_migration_that_fails_leaves_what_was_there(fleet, traffic, sources):
     assert fleet["data"].sql("SELECT to_regclass('half_done') IS NULL") == "t"
 
 
-def test_a_plan_says_what_a_deploy_would_do_and_why(fleet, traffic, sources):
-    before = fleet.started()
-    run = fleet.door.play("site.yml", "--check", "--diff", *sources("first", *FIRST))
-    assert run.returncode == 0, run.stdout[-5000:]
-    rows = [line.split() for line in run.stdout.splitlines() if re.match(r"^(postgres|worker|server|nginx) ", line)]
-    verdicts = {(row[0], row[1]): row[3] for row in rows}
-    assert verdicts[("server", "app2")] == verdicts[("worker", "work1")] == "replaced"
-    assert verdicts[("postgres", "data")] == "left"
-    assert verdicts[("nginx", "edge")] == "reloaded"
-    assert fleet.started() == before
-    assert traffic.failures() == []
-
-
 @soak
 def test_the_application_that_crashes_at_start_is_not_waited_for(fleet, traffic, sources, capsys):
     started = time.monotonic()
