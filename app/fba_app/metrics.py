@@ -1,4 +1,4 @@
-"""`/metrics`, for Prometheus: the requests of this server, and what PostgreSQL tells of tasks and heartbeats.
+"""`/metrics`, for Prometheus: requests of this server, the queues, and what PostgreSQL tells of tasks and heartbeats.
 
 A server is several processes, and any one of them may answer. Each keeps its counts in a file, in a folder that belongs
 to the process that started them all, and who answers adds them up (the multiprocess mode of prometheus_client). What
@@ -28,6 +28,7 @@ from fba_app import db
 from fba_app.health import heartbeats
 from fba_app.health.routes import states
 from fba_app.tasks.models import DUE, Task
+from fba_app.tasks.relay import relay
 
 FOLDERS = Path(tempfile.gettempdir())
 PREFIX = "fba-metrics-"
@@ -137,6 +138,18 @@ async def _from_postgresql() -> list[Metric]:
     return [tasks, due, oldest, ages]
 
 
+def _of_the_queues() -> list[Metric]:
+    messages = GaugeMetricFamily(
+        "fba_queue_messages", "Messages that wait in a queue; in dead-letter, those given up on.", labels=["queue"]
+    )
+    consumers = GaugeMetricFamily("fba_queue_consumers", "Pools that consume a queue.", labels=["queue"])
+    # A second old at most; what the broker said before it went away tells nothing.
+    for queue in relay.queues if relay.available else ():
+        messages.add_metric([queue.name], queue.messages)
+        consumers.add_metric([queue.name], queue.consumers)
+    return [messages, consumers]
+
+
 @router.get("/metrics")
 async def metrics() -> Response:
     """Answer a scrape; what a service that is away would have told is left out."""
@@ -144,7 +157,7 @@ async def metrics() -> Response:
     services = await states()
     for service, state in services.items():
         up.add_metric([service], state == "ok")
-    found: list[Metric] = [up]
+    found: list[Metric] = [up, *_of_the_queues()]
     if services["postgres"] == "ok":
         try:
             async with asyncio.timeout(PATIENCE):

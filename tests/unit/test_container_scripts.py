@@ -605,7 +605,8 @@ assert openssl.ERR_peek_error() == 0
 assert read(1, error=None) == 1
 assert all(hasattr(getattr(ssl.SSLSocket, name), "__wrapped__") for name in ("do_handshake", "read", "write", "send", "unwrap"))
 """
-    done = subprocess.run([sys.executable, "-c", script, str(ROOT / "roles/worker/files/include")], text=True, capture_output=True, check=False)
+    command = [sys.executable, "-c", script, str(ROOT / "roles/worker/files/include")]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -623,10 +624,10 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def check_worker(worker: Any, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any] | None, *arguments: str) -> None:
+def check_worker(worker: Any, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any] | None) -> None:
     """Run the check on workers that answer so."""
     worker.app.control.inspect.return_value.active_queues.return_value = answers
-    monkeypatch.setattr(sys, "argv", ["check.py", "-A", "app", *arguments])
+    monkeypatch.setattr(sys, "argv", ["check.py", "-A", "app"])
     worker.main()
 
 
@@ -652,10 +653,13 @@ def test_a_worker_that_has_not_started_is_not_well(worker: Any, monkeypatch: pyt
 
 
 def test_a_broker_that_is_away_is_not_the_workers_fault(worker: Any, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
-    (worker.nodes / "io.node").write_text("io-1@host")
-    check_worker(worker, monkeypatch, None, "--broker", f"127.0.0.1:{free_port}")
-    with socket.create_server(("127.0.0.1", 0)) as broker, pytest.raises(SystemExit):
-        check_worker(worker, monkeypatch, None, "--broker", f"127.0.0.1:{broker.getsockname()[1]}")
+    monkeypatch.setattr(sys, "argv", ["check.py", "--away", f"127.0.0.1:{free_port}"])
+    worker.main()
+    with socket.create_server(("127.0.0.1", 0)) as broker, pytest.raises(SystemExit, match="takes connections"):
+        monkeypatch.setattr(sys, "argv", ["check.py", "--away", f"127.0.0.1:{broker.getsockname()[1]}"])
+        worker.main()
+    # Only the pools can say how they are
+    worker.app.control.inspect.assert_not_called()
 
 
 # The listener of supervisord

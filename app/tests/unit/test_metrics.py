@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fba_app import metrics
 from fba_app.health import routes as health
+from fba_app.tasks.relay import Queue, relay
 
 
 @pytest.fixture
@@ -107,6 +109,17 @@ def test_a_postgresql_that_fails_meanwhile_fails_no_scrape(
     assert "fba_tasks" not in families
     assert "no metrics from PostgreSQL" in caplog.text
     assert "db-pass" not in caplog.text
+
+
+def test_the_queues_are_told_of_while_the_broker_answers(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "queues", (Queue("io", 7, 2), Queue("dead-letter", 3, 0)))
+    assert scrape(client)["fba_queue_messages"].samples == []
+    monkeypatch.setattr(relay, "_heard", time.monotonic())
+    families = scrape(client)
+    messages = {s.labels["queue"]: s.value for s in families["fba_queue_messages"].samples}
+    consumers = {s.labels["queue"]: s.value for s in families["fba_queue_consumers"].samples}
+    assert messages == {"io": 7, "dead-letter": 3}
+    assert consumers == {"io": 2, "dead-letter": 0}
 
 
 def test_it_is_not_part_of_the_documented_api(client: TestClient) -> None:

@@ -1,6 +1,6 @@
-"""Ask every pool of this container whether it consumes: check.py -A APPLICATION [--broker HOST:PORT]
+"""Ask every pool of this container whether it consumes: check.py -A APPLICATION; or whether the broker is away: check.py --away HOST:PORT
 
-With --broker, a broker that takes no connections counts as success: the workers cannot answer then, and restarting them helps nobody.
+The second one is asked when the first has failed: without a broker no pool can answer, and restarting them helps nobody.
 """
 
 import argparse
@@ -34,10 +34,13 @@ def silent_pools(app: Celery, nodes: set[str]) -> set[str]:
 def main() -> None:
     """Exit with 0 if all is well."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("-A", "--app", required=True)
-    parser.add_argument("--broker")
+    question = parser.add_mutually_exclusive_group(required=True)
+    question.add_argument("-A", "--app")
+    question.add_argument("--away")
     arguments = parser.parse_args()
-    if arguments.broker and broker_is_away(arguments.broker):
+    if arguments.away:
+        if not broker_is_away(arguments.away):
+            sys.exit(f"{arguments.away} takes connections")
         return
     nodes = {path.read_text(encoding="ascii") for path in Path("/tmp").glob("*.node")}
     if not nodes:
