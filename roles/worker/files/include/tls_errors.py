@@ -1,9 +1,9 @@
 """Keep one dead TLS connection from ending the others of its thread.
 
-OpenSSL keeps a queue of errors for each thread. What Python's `ssl` leaves in it after a system error, it takes for the error of the next read
-that only has to wait: a connection that is well then fails with the other one's "Broken pipe". All greenlets of a pool share one thread. After
-a worker's host was cut off, each connection to Redis that had died meanwhile ended the one to RabbitMQ when it was used again, with every
-task that ran. https://github.com/python/cpython/issues/148594
+OpenSSL keeps a queue of errors for each thread. What Python's `ssl` leaves in it after a system error, it takes for the error of the next
+read that only has to wait: a connection that is well then fails with the other one's "Broken pipe". All greenlets of a pool share one
+thread. After a worker's host was cut off, each connection to Redis that had died meanwhile ended the one to RabbitMQ when it was used
+again, with every task that ran. https://github.com/python/cpython/issues/148594
 
 Celery imports this before the worker connects (`--include`), and after gevent has put its own `SSLSocket` in the place of Python's.
 """
