@@ -87,6 +87,10 @@ containers:
     state:
       description: Docker's word for its state, such as C(running).
       type: str
+image_sizes:
+  description: Name of each image that these containers were made from, to its size in bytes. Those that are gone are left out.
+  type: dict
+  returned: always
 postgres_versions:
   description: Volume to the major version of PostgreSQL that wrote it, for those that hold a database.
   type: dict
@@ -177,6 +181,13 @@ def known_containers(containers):
     }
 
 
+def sizes_of_images(containers):
+    """Return name to size in bytes of the images that the containers were made from, as far as they are there."""
+    names = sorted({container["Image"] for container in containers})
+    about = {name: ask_engine(f"/images/{quote(name)}/json") for name in names}
+    return {name: image["Size"] for name, image in about.items() if image}
+
+
 def own_ports(containers):
     """Return (IPv4 address, port) of what these containers publish."""
     return {
@@ -223,6 +234,7 @@ def main():
         listening=sorted(listening_ports() - own_ports(containers)),
         volumes=volumes,
         containers=known_containers(containers),
+        image_sizes=sizes_of_images(containers),
         postgres_versions=versions,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         disk_free=free_bytes(info.get("DockerRootDir", "/var/lib/docker")),

@@ -24,6 +24,8 @@ from ansible_collections.fba.stack.plugins.plugin_utils.upgrade import is_kept
 
 DATA = ("postgres", "redis", "rabbitmq")
 SINGLE = ("postgres", "redis", "rabbitmq", "flower")
+# What is made from the application's image
+APPLICATION = ("server", "worker", "beat")
 DISTRIBUTIONS = {"Debian": 12, "Ubuntu": 22}
 PRIVATE = [ipaddress.IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
 # Secret to the number of characters that it must have at least
@@ -466,6 +468,20 @@ def check_resources(values: dict[str, Any], services: list[str], state: dict[str
             yield f"{variable} is {values[variable]!r}: allowed are a number and a unit, such as 512m"
         elif limit > state["memory"]:
             yield f"{variable} is {values[variable]}: the host has only {state['memory'] / 2**30:.1f} GiB of memory"
+
+
+def warn_of_room(state: dict[str, Any]) -> Iterator[str]:
+    """Tell of a host that may have no room for another release: for its image, and as much again while it arrives or is built.
+
+    The present image stands for the next one. A first deploy has none: `host_minimum_disk` is for that.
+    """
+    images = {container["image"] for container in state["containers"].values() if container["service"] in APPLICATION}
+    need = 2 * max((state["image_sizes"].get(image, 0) for image in images), default=0)
+    if state["disk_free"] < need:
+        yield (
+            f"a release may need {need / 2**30:.1f} GiB where Docker keeps its data, twice the size of the application's image, and the"
+            f" host has {state['disk_free'] / 2**30:.1f} GiB free: give it more, or keep fewer releases (release_keep)"
+        )
 
 
 def check_volumes(values: dict[str, Any], services: list[str], state: dict[str, Any]) -> Iterator[str]:

@@ -101,6 +101,8 @@ class Engine(http.server.BaseHTTPRequestHandler):
                 ]
             else:
                 answer = []
+        elif url.path in ("/images/fba/nginx%3A1/json", "/images/fba/nginx:1/json"):
+            answer = {"Size": 123}
         elif url.path == "/networks/fba_network":
             answer = {"Name": "fba_network", "Id": "0123456789abcdef" * 4, "Options": {}}
         elif url.path == "/networks/named":
@@ -192,6 +194,8 @@ def test_the_stacks_containers_are_what_replacements_are_told_by(engine: dict[st
     found = run(stack="fba")["containers"]
     assert found["fba_nginx"] == {"service": "nginx", "image": "fba/nginx:1", "spec": "hash-of-nginx", "state": "running"}
     assert found["fba_migrate"]["state"] == "exited"
+    # The others' were removed meanwhile
+    assert run(stack="fba")["image_sizes"] == {"fba/nginx:1": 123}
     assert run(stack="other")["containers"] == {}
 
 

@@ -18,7 +18,7 @@ from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
 from ansible_collections.fba.stack.plugins.modules.host_state import listening_ports
 from ansible_collections.fba.stack.plugins.plugin_utils import precheck
 from ansible_collections.fba.stack.plugins.plugin_utils.hosts import Fleet
-from ansible_collections.fba.stack.plugins.plugin_utils.precheck import check, check_clock, check_type, published_ports
+from ansible_collections.fba.stack.plugins.plugin_utils.precheck import check, check_clock, check_type, published_ports, warn_of_room
 
 from conftest import ROOT
 
@@ -33,6 +33,7 @@ STATE: dict[str, Any] = {
     "disk_free": 50 * GIB,
     "postgres_versions": {},
     "containers": {},
+    "image_sizes": {},
 }
 GROUPS = {service: ["one"] for service in SERVICES}
 # Six hosts, and how a sentence lists them: what others stand on comes first
@@ -566,6 +567,19 @@ def test_the_published_ports_and_their_addresses() -> None:
         ("nginx_http_port", "203.0.113.1", 8000),
         ("redis_publish_port", "127.0.0.1", 16379),
     ]
+
+
+@pytest.mark.parametrize(
+    ("service", "free", "warned"),
+    [("server", 1.9, True), ("worker", 1.9, True), ("beat", 2.0, False), ("redis", 0.1, False), (None, 0.1, False)],
+)
+def test_too_little_room_for_another_release_is_told_of(service: str | None, free: float, warned: bool) -> None:
+    containers = {"fba_one": {"service": service, "image": "fba/one:1"}} if service else {}
+    warnings = list(warn_of_room(STATE | {"containers": containers, "image_sizes": {"fba/one:1": GIB}, "disk_free": int(free * GIB)}))
+    assert len(warnings) == warned
+    assert all(
+        "may need 2.0 GiB where Docker keeps its data, twice the size" in warning and "release_keep" in warning for warning in warnings
+    )
 
 
 @pytest.mark.parametrize(
