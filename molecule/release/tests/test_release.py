@@ -21,7 +21,7 @@ import variants
 from traffic import Traffic
 
 ROUNDS = int(os.environ.get("FBA_RELEASE_ROUNDS", "0"))
-"""Further releases and rollbacks, each a pair; `make soak` makes them ten."""
+"""Further releases and rollbacks, each a pair; `make soak` makes them ten in all."""
 
 SCALE = float(os.environ.get("FBA_RELEASE_LOAD", "0.25"))
 """Of the load's usual rates. All hosts, and Ansible, share the machine with it."""
