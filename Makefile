@@ -104,7 +104,7 @@ quick-unit: FORCE
 	$(TEST) ruff check && ruff format --check
 	$(TEST) mypy
 	$(TEST) bin/make-variables --check
-	$(TEST) pytest tests/unit -q
+	$(TEST) pytest tests/unit -q -n 2 --dist loadfile
 
 quick-application: FORCE
 	cd app && . ../.cache/app-venv/bin/activate && ruff check && ruff format --check && mypy && pytest -q tests/unit
