@@ -353,7 +353,7 @@ def log_in(stack):
     return lambda username="admin", password=stack.secrets["fba_app_admin_password"]: Client(stack.url, username, password)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def log_in_at():
     """log_in_at(stack): a new session of the administrator of that stack."""
     return lambda stack: Client(stack.url, "admin", stack.secrets["fba_app_admin_password"])

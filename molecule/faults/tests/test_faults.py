@@ -19,7 +19,6 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 import faults  # noqa: E402
 from submissions import Submissions  # noqa: E402
 
-from conftest import Client  # noqa: E402
 
 ROUNDS = int(os.environ.get("FBA_FAULTS_ROUNDS", "0"))
 """How often each fault comes once more, in an order of its own each time."""
@@ -71,10 +70,9 @@ def healings():
 
 
 @pytest.fixture(scope="module")
-def poison(fleet, submissions):
+def poison(fleet, submissions, log_in_at):
     """A task that kills who runs it, each time. It has the time of all faults to end, among all the others."""
-    door = fleet.door
-    return Client(door.url, "admin", door.secrets["fba_app_admin_password"]).submit("poison", {"identity": "poison"})
+    return log_in_at(fleet.door).submit("poison", {"identity": "poison"})
 
 
 def wait_for(condition, moment, seconds):
