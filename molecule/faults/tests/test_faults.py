@@ -19,7 +19,6 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 import faults  # noqa: E402
 from submissions import Submissions  # noqa: E402
 
-
 ROUNDS = int(os.environ.get("FBA_FAULTS_ROUNDS", "0"))
 """How often each fault comes once more, in an order of its own each time."""
 
