@@ -242,8 +242,6 @@ def test_a_plan_tells_what_a_deploy_would_do_where_and_why(fleet, tmp_path):
     verdicts = {(row[0], row[1]): row[3] for row in rows}
     of_service = dict.fromkeys(("server", "worker", "beat"), "replaced") | {"nginx": "reloaded"}
     assert verdicts == {(service, host): of_service.get(service, "left") for service, hosts in groups.items() for host in hosts}
-    changed = dict(re.findall(r"^(\w+) +: ok=\d+ +changed=(\d+)", run.stdout, re.MULTILINE))
-    assert {name for name in fleet.members() if changed[name] == "0"} == {"data"}
     assert not any(value in run.stdout for value in fleet.door.secrets.values())
     assert fleet.started() == before
 
