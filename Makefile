@@ -113,7 +113,7 @@ test-app: tools ## The application's tests against the running stack's data serv
 	$(PLAY) tests/app/run.yml -e '{"app_tests": "$(tests)"}' $(ARGS)
 
 # Each host is a bare machine with systemd. The second one pulls the images that the first one has built; from then on they mostly wait,
-# so both are verified at once. The six of the cluster come after them, and releases are tried on these. For one of them alone: molecule
+# so both are verified at once. The six of the cluster come after them, and releases and faults are tried on these. For one of them alone: molecule
 # converge, molecule verify.
 test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
@@ -121,14 +121,15 @@ test-hosts: $(VENV)/.test $(COLLECTION)
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
 	molecule destroy -s registry && \
 	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
-	$(FLEET) molecule verify -s release
+	$(FLEET) molecule verify -s release && $(FLEET) molecule verify -s faults
 
-# Hours: ten releases and ten rollbacks, and upgrades of the data services between real versions
+# Hours: every fault three times and 20,000 tasks, ten releases and ten rollbacks, upgrades of the data services between real versions
 soak: $(VENV)/.test $(COLLECTION) ## The long versions of the tests
 	$(TEST) bin/with-engine $(MAKE) soak-hosts
 
 soak-hosts: FORCE
 	$(TEST) $(CLEAN_HOSTS) && molecule converge && $(FLEET) molecule converge -s cluster && \
+	FBA_FAULTS_ROUNDS=2 FBA_FAULTS_TASKS=20000 FBA_FAULTS_RATE=6 $(FLEET) molecule verify -s faults && \
 	FBA_RELEASE_ROUNDS=9 $(FLEET) molecule verify -s release && $(FLEET) molecule destroy -s cluster && \
 	molecule converge && molecule test -s upgrade
 

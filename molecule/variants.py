@@ -4,10 +4,14 @@
 
 A change edits the source as it is now, and fails if the place that it edits is no longer there. A release that follows one with a migration
 must bring that one's migration too, before its own.
+
+As a program it makes the one that the test fleet runs: variants.py SOURCE DESTINATION
 """
 
 import re
 import shutil
+import sys
+from pathlib import Path
 
 # What a checkout has besides the source; .dockerignore keeps it out of images
 NOT_SOURCE = (".env", ".venv", ".hypothesis", ".*_cache", "__pycache__", "*.pyc", "upload")
@@ -261,3 +265,7 @@ def answers_500():
 def worker_crashes_at_start():
     """Make workers, which alone import what runs tasks, import what is not there; servers are as before."""
     return lambda root: _edit(root, "fba_app/tasks/runner.py", r"^(import fba_app\.kinds)$", r"\1\nimport fba_app.left_out")
+
+
+if __name__ == "__main__":
+    make_variant(Path(sys.argv[1]), Path(sys.argv[2]), records_effects())

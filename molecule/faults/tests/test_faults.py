@@ -17,7 +17,6 @@ import pytest
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 import faults  # noqa: E402
-import variants  # noqa: E402
 from submissions import Submissions  # noqa: E402
 
 ROUNDS = int(os.environ.get("FBA_FAULTS_ROUNDS", "0"))
@@ -51,17 +50,7 @@ SHORT = (
 
 
 @pytest.fixture(scope="module")
-def application(fleet, tmp_path_factory):
-    """The application with kinds of tasks whose effects can be counted."""
-    source = tmp_path_factory.mktemp("sources") / "effects"
-    variants.make_variant(fleet.door.project / "app", source, variants.mark(60), variants.records_effects())
-    run = fleet.door.play("release.yml", "-e", f"fba_app_source={source}")
-    assert run.returncode == 0, run.stdout[-5000:]
-    return source
-
-
-@pytest.fixture(scope="module")
-def submissions(fleet, application):
+def submissions(fleet):
     """The tasks. What became of them is known when they have ended: see the last test."""
     door = fleet.door
     stream = Submissions(door.url, "admin", door.secrets["fba_app_admin_password"], fleet["data"], RATE)
