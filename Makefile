@@ -11,10 +11,12 @@ QUIET = export ANSIBLE_DISPLAY_OK_HOSTS=false
 TEST = . $(VENV)/bin/activate && export MOLECULE_COMMAND_BORDERS=false ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/.ansible/collections &&
 # Why it is done, for the lock, the record and the deploy log; wait=600 waits that long for somebody else
 WHY = -e '{"release_reason": "$(reason)", "release_wait": $(or $(wait),0)}'
-# Two scenarios that share their hosts. Outside the checkout: pytest would take its pyproject.toml for that of the scenarios
+# Scenarios that share their hosts. Outside the checkout: pytest would take its pyproject.toml for that of the scenarios
 FLEET_DIR = $(HOME)/.ansible/tmp/fba-fleet
 FLEET = MOLECULE_EPHEMERAL_DIRECTORY=$(FLEET_DIR)
-CLEAN_HOSTS = trap 'molecule destroy --all; rm -rf $(FLEET_DIR)' EXIT && molecule destroy --all && rm -rf $(FLEET_DIR)
+SINGLE_DIR = $(HOME)/.ansible/tmp/fba-single
+SINGLE = MOLECULE_EPHEMERAL_DIRECTORY=$(SINGLE_DIR)
+CLEAN_HOSTS = trap 'molecule destroy --all; rm -rf $(FLEET_DIR) $(SINGLE_DIR)' EXIT && molecule destroy --all && rm -rf $(FLEET_DIR) $(SINGLE_DIR)
 PLAY = . $(VENV)/bin/activate && ansible-playbook -i $(INVENTORY)
 
 .DEFAULT_GOAL := help
@@ -65,6 +67,15 @@ logs: tools ## Logs of all services; service=worker for one, follow=1 to go on
 
 dead-letters: tools ## The messages that RabbitMQ has given up on; replay=1 sends them again, empty=<stack name> forgets them, task=<name> for one
 	$(PLAY) playbooks/dead_letters.yml -e '{"dead_letters_replay": $(if $(replay),true,false), "dead_letters_empty": "$(empty)", "dead_letters_task": "$(task)"}' $(ARGS)
+
+backup: tools ## Back everything up now, as the timer does; full=1 PostgreSQL in full
+	$(PLAY) playbooks/backup.yml -e '{"backup_full": $(if $(full),true,false)}' $(ARGS)
+
+verify-backup: tools ## Read what a restore would take; time="2026-11-22 03:15:00+00:00" for other than the latest
+	$(PLAY) playbooks/verify_backup.yml -e '{"restore_time": "$(time)"}' $(ARGS)
+
+restore: tools ## Bring the data back from backups; time="…", database=<its name> to overwrite one, only=postgres,redis,rabbitmq,volumes
+	$(PLAY) playbooks/restore.yml -e '{"restore_time": "$(time)", "restore_database": "$(database)", "restore_only": "$(only)"}' $(WHY) $(ARGS)
 
 restart: tools ## Restart one service: service=worker
 	$(PLAY) playbooks/restart.yml -e restart_service=$(service) $(ARGS)
@@ -119,7 +130,7 @@ test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
 	$(TEST) $(CLEAN_HOSTS) && molecule converge && \
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
-	molecule destroy -s registry && \
+	$(SINGLE) molecule verify -s restore && $(SINGLE) molecule destroy -s registry && \
 	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
 	$(FLEET) molecule verify -s release && $(FLEET) molecule verify -s faults
 
@@ -133,14 +144,17 @@ soak-hosts: FORCE
 	FBA_RELEASE_ROUNDS=9 $(FLEET) molecule verify -s release && $(FLEET) molecule destroy -s cluster && \
 	molecule converge && molecule test -s upgrade
 
-idempotence-default converge-registry: FORCE
-	$(TEST) molecule $(subst -, -s ,$@)
+idempotence-default: FORCE
+	$(TEST) molecule idempotence
+
+converge-registry: FORCE
+	$(TEST) $(SINGLE) molecule converge -s registry
 
 verify-default: FORCE
 	$(TEST) molecule verify
 
 verify-registry: FORCE
-	$(TEST) molecule idempotence -s registry && molecule verify -s registry
+	$(TEST) $(SINGLE) molecule idempotence -s registry && $(SINGLE) molecule verify -s registry
 
 FORCE:
 
@@ -156,4 +170,4 @@ lock: tools ## Write the lock files anew from what they are made of
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy release rollback plan unlock dev passwords status logs dead-letters restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-lint quick-unit quick-application test-app test-hosts soak lock FORCE
+.PHONY: help tools deploy release rollback plan unlock dev passwords backup verify-backup restore status logs dead-letters restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-lint quick-unit quick-application test-app test-hosts soak lock FORCE

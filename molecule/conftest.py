@@ -26,7 +26,7 @@ if "MOLECULE_SCENARIO_NAME" not in os.environ:
 
 def pytest_collection_modifyitems(items):
     """What every scenario expects of a stack first; what changes and destroys it after that."""
-    items.sort(key=lambda item: "shared" not in item.path.parts)
+    items.sort(key=lambda item: "shared" not in item.path.resolve().parts)
 
 
 def _wait_until(condition, timeout, what):

@@ -16,7 +16,7 @@ from ansible_collections.fba.stack.plugins.plugin_utils.hosts import Fleet
 from ansible_collections.fba.stack.plugins.plugin_utils.precheck import HIDDEN, SECRETS, VAULT_FILES, check, check_type, warn_of_room
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
-EVERYWHERE = ("common", "host", "secrets", "certificates", "images")
+EVERYWHERE = ("common", "host", "secrets", "certificates", "images", "backup")
 
 
 def private_address(variables: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,11 @@ from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-COLOURS = {"healthy": C.COLOR_OK, "exited": C.COLOR_UNREACHABLE, "unhealthy": C.COLOR_ERROR, "missing": C.COLOR_ERROR}
+COLOURS = {
+    "healthy": C.COLOR_OK,
+    "exited": C.COLOR_UNREACHABLE,
+    **dict.fromkeys(("unhealthy", "missing", "failed", "stale", "never made"), C.COLOR_ERROR),
+}
 
 
 def table(columns: list[str], rows: list[list[str]]) -> list[str]:

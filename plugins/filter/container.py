@@ -26,6 +26,10 @@ TOOLS = "/opt/fba"
 SUPERVISOR_CONFIG = "/etc/supervisor/supervisord.conf"
 # How a running container takes over changed files
 RELOAD = f"{TOOLS}/reload"
+# What writes to its standard output whatever a backup of the container keeps
+BACKUP = f"{TOOLS}/backup"
+# Commands that come to a running container: another one is no reason for another container
+COMMANDS = {"reload": RELOAD, "backup": BACKUP}
 # Where a container sees its certificate, what it elects its leader with, and the seconds that a leader needs to hand over
 TLS = "/run/fba/tls"
 HANDOVER = 5
@@ -52,6 +56,7 @@ def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
         "ports": [],
         "health": {},
         "reload": [],
+        "backup": [],
         "cpus": 0.0,
         "shm_size": "64m",
         "stop_signal": None,
@@ -173,8 +178,9 @@ def container_files(spec: dict[str, Any], root: str, tools: dict[str, str]) -> l
     if spec["programs"]:
         added |= {f"{TOOLS}/{name}": text for name, text in tools.items() if name.endswith(".py")}
         added[SUPERVISOR_CONFIG] = supervisor_config(spec["programs"])
-    if spec["reload"]:
-        added[RELOAD] = shlex.join(str(word) for word in spec["reload"]) + "\n"
+    for name, path in COMMANDS.items():
+        if spec[name]:
+            added[path] = shlex.join(str(word) for word in spec[name]) + "\n"
     files = [
         {
             "path": _host_path(root, entry),
@@ -202,8 +208,7 @@ def container_hash(spec: dict[str, Any], key: str, context: Any = None) -> str:
     for it, so where another file brings that folder it does not count at all. Keyed, because the label it goes into is public and files
     hold secrets. `context` is what else the container is made from, such as the time zone.
     """
-    # A reload command does not make another container
-    explicit = {name: value for name, value in spec.items() if name != "reload"}
+    explicit = {name: value for name, value in spec.items() if name not in COMMANDS}
     files = _with_defaults(spec)["files"]
     counted = [entry for entry in files if entry["on_change"] not in UNCOUNTED]
     folders = {str(PurePosixPath(entry["path"]).parent) for entry in files if entry["on_change"] in UNCOUNTED}
@@ -245,7 +250,8 @@ def container_options(spec: dict[str, Any], root: str, log_root: str, tls_root: 
         path, _colon, mode = target.partition(":")
         mounts.append({"type": "volume", "source": volume, "target": path, "read_only": mode == "ro"})
     for host, target in sorted(full["binds"].items()):
-        mounts.append({"type": "bind", "source": host, "target": target, "read_only": True})
+        path, _colon, mode = target.partition(":")
+        mounts.append({"type": "bind", "source": host, "target": path, "read_only": mode != "rw"})
     if full["tls"]:
         mounts.append({"type": "bind", "source": f"{tls_root}/{full['tls']}", "target": TLS, "read_only": True})
     if full["logs"]:

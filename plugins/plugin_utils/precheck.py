@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from ansible.errors import AnsibleFilterError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.errors import UnsupportedError
 
+from ansible_collections.fba.stack.plugins.filter.backup import backup_place
 from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
 from ansible_collections.fba.stack.plugins.filter.network import FIRST_REPLICA, gateway
 from ansible_collections.fba.stack.plugins.plugin_utils.hosts import ANY, LOOPBACK, Fleet, interfaces, listed, overlap, usable
@@ -38,11 +40,12 @@ SECRETS = {
     "fba_app_secret_key": 32,
     "fba_app_admin_password": 12,
     "fba_spec_key": 32,
+    "fba_backup_passphrase": 32,
 }
 # What Debian 13 packages
 DISTRO_VERSIONS = {"postgres": "17", "redis": "8.0", "rabbitmq": "4.0", "nginx": "1.26", "registry": "2.8", "python": "3.13"}
 # Variables whose value, or a part of it, may be a secret: no sentence has it
-HIDDEN = re.compile(r"_(password|secret|key|env|settings)$")
+HIDDEN = re.compile(r"_(password|passphrase|secret|key|env|settings)$")
 # Each must be smaller than the next: what is inside ends by itself before what is around it kills it
 TIMEOUT_CHAINS = (
     ("server", ("server_workers_kill_timeout", "server_stop_wait", "server_stop_timeout")),
@@ -60,6 +63,12 @@ LEAST = {
     # Two serve while one takes over from the other
     "nginx_static_releases": 2,
     "nginx_maintenance_retry_after": 1,
+    "fba_backup_keep_number": 1,
+    "fba_backup_keep_days": 0,
+    "backup_full_days": 1,
+    "backup_max_age": 1,
+    "postgres_backup_processes": 1,
+    "postgres_archive_timeout": 1,
 }
 # Where 0 publishes none
 PORTS = {
@@ -249,6 +258,28 @@ def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
         if values.get("nginx_https_port") and not (values.get("nginx_certificate") and values.get("nginx_certificate_key")):
             yield f"nginx_https_port is {values['nginx_https_port']}: it needs nginx_certificate and nginx_certificate_key, which are empty"
         yield from _check_maintenance(values)
+
+
+def check_backups(values: dict[str, Any]) -> Iterator[str]:
+    """Refuse a place for backups that is none, or that lacks what it takes to get there, and times that are none."""
+    for text in values.get("backup_times", []):
+        if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", text):
+            yield f"backup_times has {text!r}: allowed are times of the day such as 03:30, in quotes"
+    if not values.get("backup_times", ["03:30"]):
+        yield "backup_times is empty: at least one time is needed; leave it out for 03:30"
+    if "fba_backup_place" not in values:
+        return
+    try:
+        place = backup_place(values["fba_backup_place"])
+    except AnsibleFilterError as error:
+        yield str(error)
+        return
+    needed = {"sftp": ("fba_backup_ssh_key", "fba_backup_ssh_known_hosts"), "s3": ("fba_backup_s3_access_key", "fba_backup_s3_secret_key")}
+    for name in needed.get(place["kind"], ()):
+        if not values.get(name, "-"):
+            yield f"fba_backup_place is {values['fba_backup_place']!r}: it needs {name}, which is empty"
+    if not re.fullmatch(r"[0-9]+(B|[KMGTP](iB|B)?)?", values.get("postgres_archive_queue_max", "1GiB")):
+        yield f"postgres_archive_queue_max is {values['postgres_archive_queue_max']!r}: allowed are sizes such as 4GiB"
 
 
 def _check_routes(routes: list[dict[str, Any]]) -> Iterator[str]:
@@ -539,6 +570,7 @@ def check(
         *check_images(values, fleet),
         *check_source(values, fleet, connection),
         *check_timeouts(values, services),
+        *check_backups(values),
         *check_ports(values, fleet, state["listening"]),
         *check_clock(state["clock"], *window),
         *check_resources(values, services, state),

@@ -1,0 +1,229 @@
+"""Backups, and what they are for: a host that is gone with all it had comes back as it was at a moment of one's choice.
+
+On the host of the scenario `registry`, whose backups go to another one by SFTP. The seconds and bytes are printed.
+"""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import testinfra
+
+FILES = 20
+"""Files that are uploaded, of up to a megabyte."""
+
+ROWS = 100_000
+"""Rows of about 100 bytes that are there from the start."""
+
+UNFINISHED = 6
+"""Tasks that are accepted and not done at the moment that is restored."""
+
+
+@pytest.fixture(scope="module")
+def site(fleet):
+    """The stack. It goes by its name, because the host behind it is made anew."""
+    return fleet.door
+
+
+@pytest.fixture(scope="module")
+def place():
+    """The host that has the backups."""
+    return testinfra.get_host("docker://debian13")
+
+
+@pytest.fixture(scope="module")
+def told(capfd_disabled):
+    """told(text): what people should see of a run."""
+    return capfd_disabled
+
+
+@pytest.fixture(scope="module")
+def capfd_disabled(request):
+    """Print past pytest's capturing."""
+    manager = request.config.pluginmanager.getplugin("capturemanager")
+
+    def tell(text):
+        with manager.global_and_fixture_disabled():
+            print(f"\n{text}")
+
+    return tell
+
+
+def play(site, playbook, **variables):
+    """Run a playbook that has to succeed and return its output and the seconds that it took."""
+    began = time.monotonic()
+    run = site.play(playbook, "-e", json.dumps(variables))
+    assert run.returncode == 0, run.stdout[-6000:]
+    return run.stdout, time.monotonic() - began
+
+
+class Writer:
+    """Writes a row after the other, each in a transaction of its own, until it is told to stop."""
+
+    def __init__(self, site):
+        self.site = site
+        site.sql("CREATE TABLE written (number bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())")
+        self.thread = threading.Thread(target=self._write)
+        self.stopping = threading.Event()
+
+    def _write(self):
+        self.site.host.run(
+            "docker exec fba_postgres timeout --preserve-status 600 psql -qXU postgres -d fba "
+            "-c 'INSERT INTO written DEFAULT VALUES' -c '\\watch 0.05'"
+        )
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_exception):
+        self.site.host.run(
+            "docker exec fba_postgres psql -qXU postgres -c "
+            "\"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO written%'\""
+        )
+        self.thread.join()
+
+    def rows(self):
+        """Return every row: its number and the moment at which it was written."""
+        lines = self.site.sql("SELECT number, at FROM written ORDER BY number").splitlines()
+        return [(int(number), at) for number, at in (line.split("|") for line in lines)]
+
+
+@pytest.fixture(scope="module")
+def before(site, log_in_at, told, wait_until):
+    """What was there at the moment to restore, backed up: made once, for all tests of this module."""
+    client = log_in_at(site)
+    site.sql(f"CREATE TABLE bulk AS SELECT number, repeat(md5(number::text), 3) AS text FROM generate_series(1, {ROWS}) AS number")
+    random.seed(1)
+    files = {}
+    for number in range(FILES):
+        content = b"name,value\n" + b"".join(b"%d,%d\n" % (line, random.randrange(10**9)) for line in range(random.randrange(1, 60_000)))
+        record = client.upload(f"table-{number}.csv", content, "text/csv")
+        files[record["id"]] = hashlib.sha256(content).hexdigest()
+    with Writer(site) as writer:
+        output, seconds = play(site, "backup.yml", backup_full=True)
+        told(f"backed up in {seconds:.0f} s\n" + "\n".join(line for line in output.splitlines() if " MB in " in line))
+        # They take longer than what follows, so they are not done at the moment
+        tasks = [client.submit("sleep", {"duration": 20}) for _task in range(UNFINISHED)]
+        wait_until(lambda: client.see(tasks[0])["state"] == "running", timeout=60, what="the first of the tasks runs")
+        last = len(writer.rows())
+        wait_until(lambda: len(writer.rows()) > last + 40, timeout=60, what="there are rows around the moment")
+    rows = writer.rows()
+    # Between two writes, some before the end
+    (_first, before), (_second, after) = rows[-20], rows[-19]
+    moments = [datetime.fromisoformat(f"{text}:00") for text in (before, after)]
+    moment = moments[0] + (moments[1] - moments[0]) / 2
+    # What comes after the moment is in the log too, and in the backup
+    client.expect(201, "POST", "/files", files={"file": ("late.csv", b"a,b\n1,2\n", "text/csv")})
+    segment = site.sql("SELECT pg_walfile_name(pg_switch_wal())")
+    wait_until(
+        lambda: site.sql("SELECT last_archived_wal FROM pg_stat_archiver") >= segment, timeout=60, what=f"{segment} is in the backup"
+    )
+    return {"moment": moment.isoformat(sep=" "), "rows": rows[:-19], "later": rows[-19:], "files": files, "tasks": tasks}
+
+
+def test_backups_are_made_and_shown(site, before, place):
+    output, _seconds = play(site, "status.yml")
+    rows = {line.split("  ")[0]: line for line in output.splitlines() if f" {site.name} " in line and "UTC" in line}
+    assert set(rows) == {"postgres", "redis", "rabbitmq", "fba_static_upload", "postgres log"}
+    assert all(line.endswith("healthy") for line in rows.values()), rows
+    # Whoever has the place has nothing without the passphrase
+    everything = place.check_output("find /srv/keeper/fba -type f")
+    assert everything
+    assert place.run("grep -rlF 'table-1.csv' /srv/keeper/fba").stdout == ""
+    assert place.run("grep -rl 'name,value' /srv/keeper/fba").stdout == ""
+
+
+def test_a_database_that_is_not_empty_wants_its_name(site, before):
+    started = {name: site.started_at(name) for name in site.services}
+    run = site.play("restore.yml", "-e", json.dumps({"restore_time": before["moment"], "restore_database": "yes"}))
+    assert run.returncode != 0
+    assert "is not empty" in run.stdout
+    assert "restore_database is 'yes': allowed is 'fba'" in run.stdout.replace("\n", " ").replace("        ", " ")
+    assert {name: site.started_at(name) for name in site.services} == started
+
+
+def largest(place, folder):
+    """Return the largest file below a folder."""
+    return place.check_output(f"find {folder} -type f -printf '%s %p\\n' | sort -n | tail -1").split()[1]
+
+
+@pytest.mark.parametrize(
+    ("folder", "harm", "sentence"),
+    [
+        (
+            "postgres/backup/fba",
+            "printf X | dd of={0} bs=1 seek=$(($(stat -c %s {0}) / 2)) conv=notrunc status=none",
+            "pgBackRest finds faults",
+        ),
+        ("files/debian12/data", "truncate -s -100 {0}", "restic"),
+    ],
+    ids=["corrupted", "truncated"],
+)
+def test_a_backup_that_is_not_whole_is_refused_before_anything_stops(site, before, place, folder, harm, sentence):
+    started = {name: site.started_at(name) for name in site.services}
+    victim = largest(place, f"/srv/keeper/fba/{folder}")
+    place.check_output(f"cp -a {victim} /root/whole && chmod u+w {victim}")
+    place.check_output(harm.format(victim))
+    try:
+        run = site.play("restore.yml", "-e", json.dumps({"restore_time": before["moment"], "restore_database": "fba"}))
+    finally:
+        place.check_output(f"cp -a /root/whole {victim}")
+    assert run.returncode != 0
+    assert sentence in run.stdout
+    assert {name: site.started_at(name) for name in site.services} == started
+    assert site.healthy() == site.services
+
+
+@pytest.fixture(scope="module")
+def restored(site, before, told):
+    """The host, gone with its disk and made anew, after a restore to the moment."""
+    folder = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "molecule" / "shared"
+    subprocess.run(["docker", "rm", "--force", "--volumes", site.name], check=True, capture_output=True)
+    _command, environment = site.command("status.yml")
+    subprocess.run(["ansible-playbook", "-i", site.inventory, str(folder / "create.yml")], check=True, capture_output=True, env=environment)
+    output, seconds = play(site, "restore.yml", restore_time=before["moment"])
+    size = site.sql("SELECT pg_database_size('fba')")
+    told(
+        f"an empty host restored in {seconds:.0f} s, with a database of {int(size) / 1e6:.1f} MB\n"
+        + "\n".join(line for line in output.splitlines() if "snapshot" in line or "the backup " in line)
+    )
+    return output
+
+
+def test_every_row_up_to_the_moment_is_there_and_none_after_it(site, before, restored):
+    lines = site.sql("SELECT number, at FROM written ORDER BY number").splitlines()
+    assert [(int(number), at) for number, at in (line.split("|") for line in lines)] == before["rows"]
+    assert site.sql("SELECT count(*), sum(length(text)) FROM bulk") == f"{ROWS}|{ROWS * 96}"
+
+
+def test_uploaded_files_are_what_they_were(site, before, restored, log_in_at):
+    client = log_in_at(site)
+    found = {record["id"] for record in client.expect(200, "GET", "/files?limit=100").json()["items"]}
+    assert found == before["files"].keys() or found >= before["files"].keys()
+    for identity, checksum in before["files"].items():
+        content = client.expect(200, "GET", f"/files/{identity}/content").content
+        assert hashlib.sha256(content).hexdigest() == checksum
+
+
+def test_tasks_that_were_accepted_and_unfinished_are_done(site, before, restored, log_in_at, wait_until):
+    client = log_in_at(site)
+    wait_until(
+        lambda: {client.see(task)["state"] for task in before["tasks"]} == {"succeeded"}, timeout=240, what="what was accepted is done"
+    )
+    assert client.result("sleep", {"duration": 1})[0] == {"message": "Task completed in 1 seconds!"}
+
+
+def test_the_stack_is_whole_and_backups_go_on(site, restored):
+    assert site.healthy() == site.services
+    play(site, "backup.yml")
+    output, _seconds = play(site, "status.yml")
+    assert [line for line in output.splitlines() if "postgres log" in line and line.endswith("healthy")]
+    assert site.sql("SELECT timeline_id FROM pg_control_checkpoint()") == "2"

@@ -1,0 +1,464 @@
+"""Backups: where they go, what the programs are told, what may be restored, and what the table says."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import json
+import shlex
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.fba.stack.plugins.filter.backup import (
+    archive_row,
+    backup_parts,
+    backup_place,
+    backup_problems,
+    backup_reasons,
+    backup_rows,
+    backup_set,
+    pgbackrest_config,
+    pgbackrest_files,
+    restic_settings,
+    restore_moment,
+    secret_files,
+)
+
+from conftest import ROOT
+
+SPECIFICATION = importlib.util.spec_from_file_location("backup_program", ROOT / "roles" / "backup" / "files" / "backup.py")
+assert SPECIFICATION and SPECIFICATION.loader
+program = importlib.util.module_from_spec(SPECIFICATION)
+SPECIFICATION.loader.exec_module(program)
+
+OPTIONS = {
+    "passphrase": "open sesame",
+    "ssh_key": "-----BEGIN OPENSSH PRIVATE KEY-----",
+    "ssh_known_hosts": "store ssh-ed25519 AAAA",
+    "s3_endpoint": "s3.example:9000",
+    "s3_region": "eu",
+    "s3_access_key": "name",
+    "s3_secret_key": "hidden of s3",
+    "ca": "",
+    "process_max": 2,
+    "queue_max": "1GiB",
+}
+FOLDER = {"kind": "folder", "path": "/backups/fba"}
+SFTP = {"kind": "sftp", "host": "store", "port": 2222, "user": "keeper", "path": "/srv/fba"}
+S3 = {"kind": "s3", "bucket": "bucket", "path": "/fba"}
+DAY = 86400
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("", {"kind": "none"}),
+        ("/backups/fba/", FOLDER),
+        ("sftp://keeper@store:2222/srv/fba", SFTP),
+        ("sftp://keeper@store/srv/fba", SFTP | {"port": 22}),
+        ("s3://bucket/fba", S3),
+        ("s3://bucket", S3 | {"path": ""}),
+    ],
+)
+def test_a_place_is_a_folder_another_host_or_a_bucket(text: str, place: dict[str, Any]) -> None:
+    assert backup_place(text) == place
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "backups",
+        "/",
+        "/with space",
+        "/a/../b",
+        "/quo'te",
+        "sftp://store/srv",
+        "sftp://keeper:secret@store/srv",
+        "sftp://keeper@store",
+        "sftp://keeper@store:port/srv",
+        "s3:///fba",
+        "s3://bucket:1/fba",
+        "https://store/fba",
+    ],
+)
+def test_anything_else_is_refused_with_what_is_allowed(text: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=r"fba_backup_place is .*allowed are /folder, sftp://"):
+        backup_place(text)
+
+
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [
+        (FOLDER, {"repo1-path": "/var/lib/pgbackrest"}),
+        (SFTP, {"repo1-type": "sftp", "repo1-path": "/srv/fba/postgres", "repo1-sftp-host": "store", "repo1-sftp-host-port": "2222"}),
+        (S3, {"repo1-type": "s3", "repo1-path": "/fba/postgres", "repo1-s3-endpoint": "s3.example", "repo1-storage-port": "9000"}),
+    ],
+)
+def test_pgbackrest_is_told_where_and_what(place: dict[str, Any], wanted: dict[str, str]) -> None:
+    config = configparser.RawConfigParser()
+    config.read_string(pgbackrest_config(place, OPTIONS, "fba", "/data"))
+    assert wanted.items() <= dict(config["global"]).items()
+    assert config["global"]["repo1-cipher-pass"] == "open sesame"
+    assert config["global"]["archive-push-queue-max"] == "1GiB"
+    assert config["fba"]["pg1-path"] == "/data"
+    assert "repo1-storage-ca-file" not in config["global"]
+
+
+def test_pgbackrest_gets_the_files_of_its_place_alone() -> None:
+    names = {kind["kind"]: [entry["path"] for entry in pgbackrest_files(kind, OPTIONS | {"ca": "CERT"})] for kind in (FOLDER, SFTP, S3)}
+    assert names == {
+        "folder": [],
+        "sftp": ["/run/secrets/pgbackrest/ssh_key", "/run/secrets/pgbackrest/known_hosts"],
+        "s3": ["/run/secrets/pgbackrest/ca.pem"],
+    }
+    assert all(entry["secret"] and entry["content"].endswith("\n") for entry in pgbackrest_files(SFTP, OPTIONS))
+
+
+def test_restic_has_a_repository_of_its_own_on_each_host() -> None:
+    places = {each["kind"]: restic_settings(each, OPTIONS, "one", "/etc/fba/backup", "/cache") for each in (FOLDER, SFTP, S3)}
+    assert {kind: each["environment"]["RESTIC_REPOSITORY"] for kind, each in places.items()} == {
+        "folder": "/backups/fba/files/one",
+        "sftp": "sftp:store:/srv/fba/files/one",
+        "s3": "s3:https://s3.example:9000/bucket/fba/files/one",
+    }
+    flag, command = places["sftp"]["options"]
+    words = shlex.split(command.removeprefix("sftp.command="))
+    assert flag == "-o"
+    assert words[0] == "ssh"
+    assert words[-3:] == ["store", "-s", "sftp"]
+    assert {"StrictHostKeyChecking=yes", "UserKnownHostsFile=/etc/fba/backup/known_hosts"} <= set(words)
+    # Secrets are in files and in the environment, never among the arguments, which everybody on the host reads
+    assert not any(OPTIONS[name] in str(each["options"]) for name in ("passphrase", "ssh_key", "s3_secret_key") for each in places.values())
+    assert places["folder"]["environment"]["RESTIC_PASSWORD_FILE"] == "/etc/fba/backup/passphrase"
+
+
+def test_secret_files_are_roots_alone_and_none_is_empty() -> None:
+    (entry,) = secret_files({"passphrase": "x", "ssh_key": ""}, "/etc/fba/backup")
+    assert entry == {"path": "/etc/fba/backup/passphrase", "mode": "0400", "secret_content": "x\n"}
+
+
+def test_a_host_backs_up_what_it_has() -> None:
+    containers = {"redis": "fba_redis", "rabbitmq": "fba_rabbitmq", "postgres-dump": "fba_postgres"}
+    volumes = {"fba_static_upload": "/app/upload", "fba_app_data": "/data"}
+    assert backup_parts(["postgres", "redis"], containers, volumes, "volume") == {
+        "postgres": True,
+        "streams": {"redis": "fba_redis", "postgres-dump": "fba_postgres"},
+        "volumes": [],
+    }
+    assert backup_parts(["worker"], containers, volumes, "postgres") == {"postgres": False, "streams": {}, "volumes": ["fba_app_data"]}
+    assert backup_parts(["server"], containers, volumes, "volume")["volumes"] == ["fba_static_upload", "fba_app_data"]
+    assert not any(backup_parts(["nginx", "flower"], containers, volumes, "volume").values())
+
+
+# What may be restored
+
+
+@pytest.mark.parametrize(
+    ("text", "iso", "postgres"),
+    [
+        ("", "", ""),
+        ("2026-11-22 03:15:00+00:00", "2026-11-22 03:15:00+00:00", "2026-11-22 03:15:00.000000+00"),
+        ("2026-01-22T05:15:00.25+02:00", "2026-01-22 03:15:00.250000+00:00", "2026-01-22 03:15:00.250000+00"),
+        ("2026-01-22T03:15:00Z", "2026-01-22 03:15:00+00:00", "2026-01-22 03:15:00.000000+00"),
+    ],
+)
+def test_a_moment_is_the_same_for_all(text: str, iso: str, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ansible_collections.fba.stack.plugins.filter.backup.datetime", Later)
+    assert restore_moment(text) == {"iso": iso, "postgres": postgres, "problem": ""}
+
+
+class Later(datetime):
+    """A clock that is ahead of whatever the tests name."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> Later:
+        """Return the year 2030."""
+        return cls(2030, 1, 1, tzinfo=tz)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-11-22 03:15:00", "03:15", "22.11.2026"])
+def test_a_moment_without_an_offset_is_refused(text: str) -> None:
+    assert "allowed is a time with its offset from UTC, such as 2026-" in restore_moment(text)["problem"]
+
+
+def test_a_moment_to_come_is_refused() -> None:
+    assert "allowed are times up to now" in restore_moment((datetime.now(UTC) + timedelta(minutes=1)).isoformat())["problem"]
+
+
+def backup(label: str, stop: float, start: str = "000000010000000000000002", kind: str = "full") -> dict[str, Any]:
+    """A backup, as pgBackRest tells of it."""
+    return {
+        "label": label,
+        "type": kind,
+        "error": False,
+        "timestamp": {"start": stop - 10, "stop": stop},
+        "database": {"id": 1, "repo-key": 1},
+        "archive": {"start": start, "stop": start},
+        "info": {"size": 30_000_000, "delta": 30_000_000, "repository": {"delta": 3_000_000}},
+    }
+
+
+def info(*backups: dict[str, Any], code: int = 0, message: str = "ok", last: str = "000000010000000000000009") -> str:
+    """What `pgbackrest info` answers."""
+    stanza = {
+        "archive": [{"database": {"id": 1, "repo-key": 1}, "id": "17-1", "min": "000000010000000000000001", "max": last}],
+        "backup": list(backups),
+        "db": [{"id": 1, "repo-key": 1, "system-id": 7, "version": "17"}],
+        "name": "fba",
+        "status": {"code": code, "message": message},
+    }
+    return json.dumps([stanza])
+
+
+POSTGRES = "postgres (PostgreSQL) 17.6 (Debian 17.6-1)"
+FIRST, SECOND = backup("A", NOW, "000000010000000000000002"), backup("B", NOW + 3600, "000000010000000000000005", "incr")
+
+
+def test_a_restore_begins_with_the_last_backup_before_the_moment() -> None:
+    text = info(FIRST, SECOND)
+    latest = backup_set(text, "", POSTGRES)
+    assert (latest["label"], latest["first"], latest["last"], latest["archive"]) == (
+        "B",
+        "000000010000000000000005",
+        "000000010000000000000009",
+        "17-1",
+    )
+    between = backup_set(text, datetime.fromtimestamp(NOW + 1800, UTC).isoformat(), POSTGRES)
+    # What comes after the moment may be missing
+    assert (between["label"], between["first"], between["last"]) == ("A", "000000010000000000000002", "000000010000000000000005")
+
+
+@pytest.mark.parametrize(
+    ("text", "moment", "version", "sentence"),
+    [
+        ("[]", "", POSTGRES, "there is no backup of PostgreSQL (missing stanza path)"),
+        (info(code=2, message="no valid backups"), "", POSTGRES, "there is no backup of PostgreSQL (no valid backups)"),
+        (info(FIRST, code=99, message="other"), "", POSTGRES, "cannot be read (other): is fba_backup_passphrase theirs?"),
+        (info(FIRST), "2020-01-01 00:00:00+00:00", POSTGRES, "the first backup of PostgreSQL is of 2027-01-15 08:00:00+00:00"),
+        (info(FIRST), "", "postgres (PostgreSQL) 16.4", "the backup is of PostgreSQL 17, and the image has 16: take an image of 17"),
+    ],
+)
+def test_what_cannot_be_restored_is_said(text: str, moment: str, version: str, sentence: str) -> None:
+    assert sentence in backup_set(text, moment, version)["problem"]
+
+
+def listing(*numbers: int, timeline: int = 1) -> dict[str, Any]:
+    """Files of the log, as `repo-ls --recurse` lists them among others."""
+    return {
+        f"{timeline:08X}00000000/{timeline:08X}{number // 256:08X}{number % 256:08X}-{'a' * 40}.zst": {"type": "file"} for number in numbers
+    }
+
+
+WHOLE = "stanza: fba\nstatus: ok\n  archiveId: 17-1, total WAL checked: 9, total valid WAL: 9\n"
+
+
+def test_a_whole_backup_has_no_problems() -> None:
+    chosen = backup_set(info(FIRST), "", POSTGRES)
+    others = {"17-1": {"type": "path"}, "00000002.history": {"type": "file"}}
+    assert backup_problems(chosen, WHOLE, json.dumps(listing(*range(1, 10)) | others)) == []
+    # A restore begins a new timeline, which goes on where the one before has ended
+    both = listing(*range(1, 6)) | listing(*range(5, 10), timeline=2)
+    assert backup_problems(chosen, WHOLE, json.dumps(both)) == []
+
+
+def test_a_file_of_the_log_that_is_gone_is_missed() -> None:
+    chosen = backup_set(info(FIRST), "", POSTGRES)
+    (problem,) = backup_problems(chosen, WHOLE, json.dumps(listing(1, 2, 3, 6, 7, 8, 9)))
+    assert problem.startswith("2 of 8 files of PostgreSQL's log are not in the backup; the first ends with 0000000000000004")
+
+
+def test_numbers_of_the_log_count_on_over_its_folders() -> None:
+    chosen = backup_set(info(backup("A", NOW, "0000000100000000000000FE"), last="000000010000000100000001"), "", POSTGRES)
+    assert backup_problems(chosen, WHOLE, json.dumps(listing(254, 255, 256, 257))) == []
+    assert len(backup_problems(chosen, WHOLE, json.dumps(listing(254, 255, 257)))) == 1
+
+
+@pytest.mark.parametrize("verified", ["stanza: fba\nstatus: error\n  backup: A, status: invalid", "", "ERROR: [055]: unable to open"])
+def test_what_pgbackrest_does_not_call_well_is_not(verified: str) -> None:
+    chosen = backup_set(info(FIRST), "", POSTGRES)
+    (problem,) = backup_problems(chosen, verified, json.dumps(listing(*range(1, 10))))
+    assert problem.startswith("pgBackRest finds faults in the backup A")
+
+
+# What the table says
+
+
+def known(state: Any, archiver: str | None = None) -> dict[str, Any]:
+    """What roles/backup/tasks/status.yml has registered on a host."""
+    return {
+        "__backup_state": {"skipped": True} if state is None else {"stdout": json.dumps(state) if state else ""},
+        "__backup_archiver": {"skipped": True} if archiver is None else {"stdout": archiver},
+    }
+
+
+def test_the_table_tells_what_failed_and_what_is_old() -> None:
+    part = {"what": "snapshot 1234", "bytes": 1_500_000, "reason": "", "succeeded": NOW - 3600, "tried": NOW - 3600}
+    hostvars = {
+        "one": known({"postgres": part, "redis": part | {"succeeded": NOW - 31 * 3600}}, f"0000000100000000000000A5|{NOW - 30}||0|"),
+        "two": known({"uploads": part | {"reason": "no room"}, "other": {"reason": "no", "succeeded": 0, "tried": NOW}}),
+        "three": known({}),
+        "four": known(None),
+    }
+    assert backup_rows(hostvars, hostvars, 30, NOW) == [
+        ["postgres", "one", "2027-01-15 07:00 UTC", "snapshot 1234", "1.5 MB", "healthy"],
+        ["redis", "one", "2027-01-14 01:00 UTC", "snapshot 1234", "1.5 MB", "stale"],
+        ["postgres log", "one", "2027-01-15 07:59 UTC", "0000000100000000000000A5", "0 waiting", "healthy"],
+        ["uploads", "two", "2027-01-15 07:00 UTC", "snapshot 1234", "1.5 MB", "failed"],
+        ["other", "two", "-", "-", "-", "failed"],
+        ["(all)", "three", "-", "-", "-", "never made"],
+    ]
+    assert backup_reasons(hostvars, hostvars) == "uploads on two: no room\nother on two: no"
+
+
+@pytest.mark.parametrize(
+    ("answer", "health"),
+    [
+        (f"A|{NOW - 30}|{NOW - 60}|1|{NOW - 10}", "healthy"),
+        (f"A|{NOW - 60}|{NOW - 30}|1|{NOW - 10}", "failed"),
+        (f"||{NOW - 30}|3|{NOW - 100}", "failed"),
+        # Nobody failed, and yet nothing goes
+        (f"A|{NOW - 9000}||2|{NOW - 600}", "failed"),
+        # Nothing was written, so nothing had to be archived
+        (f"A|{NOW - 9000}||0|", "healthy"),
+        ("", "unreachable"),
+    ],
+)
+def test_the_log_is_well_while_it_goes_somewhere(answer: str, health: str) -> None:
+    assert archive_row(answer, NOW)[-1] == health
+
+
+# The program on the hosts
+
+
+def test_a_full_backup_is_due_by_the_age_of_the_last() -> None:
+    week = [backup("A", NOW - 7 * DAY), backup("B", NOW - DAY, kind="incr")]
+    assert program.is_due([], NOW, 7)
+    assert program.is_due(week, NOW, 7)
+    # A run may be a little earlier than the one a week ago
+    assert program.is_due(week, NOW - 600, 7)
+    assert not program.is_due(week, NOW - 2 * 3600, 7)
+    assert program.is_due([*week, backup("C", NOW - 60) | {"error": True}], NOW, 7)
+
+
+def test_backups_stay_by_number_and_by_age() -> None:
+    weekly = [backup(str(week), NOW - week * 7 * DAY - 60) for week in range(6)] + [backup("B", NOW, kind="incr")]
+    # Those of the last 14 days are two, and the one before them is what the first of these days begins with
+    assert program.number_to_keep(weekly, NOW, 2, 14) == 3
+    assert program.number_to_keep(weekly, NOW, 5, 14) == 5
+    assert program.number_to_keep(weekly, NOW, 1, 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2027-01-15T08:00:00Z", NOW),
+        ("2027-01-15T08:00:00.250000000Z", NOW + 0.25),
+        ("2027-01-15T10:00:00.123456789+02:00", NOW + 0.123456789),
+        ("2027-01-15 08:00:00+00:00", NOW),
+    ],
+)
+def test_times_are_read_as_restic_and_the_playbook_write_them(text: str, seconds: float) -> None:
+    assert program.parse_time(text) == pytest.approx(seconds)
+
+
+def test_of_each_source_the_last_snapshot_before_the_moment_is_taken() -> None:
+    snapshots = [
+        {"id": "a1", "time": "2027-01-15T07:00:00Z", "tags": ["redis"]},
+        {"id": "a2", "time": "2027-01-15T08:00:00Z", "tags": ["redis"]},
+        {"id": "b1", "time": "2027-01-15T09:00:00Z", "tags": ["uploads"]},
+        {"id": "c1", "time": "2027-01-15T06:00:00Z"},
+    ]
+    assert program.chosen(snapshots, None) == {"redis": "a2", "uploads": "b1"}
+    assert program.chosen(snapshots, NOW) == {"redis": "a2"}
+    assert program.chosen(snapshots, NOW - 1) == {"redis": "a1"}
+
+
+class FakeRestic:
+    """Takes what it is given, or fails."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails, self.saved = fails, []  # type: ignore[var-annotated]
+
+    def prepare(self) -> None:
+        """Fail where that is wanted."""
+        if self.fails == "prepare":
+            raise program.BackupError("no such place")
+
+    def save(self, name: str, _folder: Path) -> tuple[str, int]:
+        """Note it."""
+        if self.fails == name:
+            raise program.BackupError("no room")
+        self.saved.append(name)
+        return "snapshot 1234", 5
+
+    def clear(self) -> None:
+        """Do nothing."""
+
+
+def plan(folder: Path, restic: FakeRestic, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A plan of two volumes."""
+    text = {
+        "state": str(folder / "backup.json"),
+        "stage": str(folder / "stage"),
+        "lock": str(folder / "lock"),
+        "keep": {"number": 2, "days": 14},
+        "postgres": {},
+        "streams": {},
+        "volumes": ["one", "two"],
+        "redis": {},
+        "restic": {"environment": {}, "options": [], "host": "host"},
+    }
+    made = program.Plan(json.dumps(text))
+    made.restic = restic
+    monkeypatch.setattr(program, "mountpoint", lambda volume: folder / volume)
+    return made
+
+
+def test_one_part_that_fails_keeps_no_other_from_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan(tmp_path, FakeRestic(), monkeypatch).back_up(False)
+    before = json.loads((tmp_path / "backup.json").read_text())
+    restic = FakeRestic("one")
+    assert not plan(tmp_path, restic, monkeypatch).back_up(False)
+    after = json.loads((tmp_path / "backup.json").read_text())
+    assert restic.saved == ["two"]
+    assert after["one"]["reason"] == "no room"
+    # The table goes on telling of the last good one
+    assert after["one"]["succeeded"] == before["one"]["succeeded"] > 0
+    assert (after["two"]["reason"], after["two"]["bytes"]) == ("", 5)
+
+
+def test_a_place_that_cannot_be_reached_is_said_of_each_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not plan(tmp_path, FakeRestic("prepare"), monkeypatch).back_up(False)
+    state = json.loads((tmp_path / "backup.json").read_text())
+    assert {name: part["reason"] for name, part in state.items()} == {"one": "no such place", "two": "no such place"}
+
+
+def test_only_one_backup_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = plan(tmp_path, FakeRestic(), monkeypatch), plan(tmp_path, FakeRestic(), monkeypatch)
+    with first.alone(), pytest.raises(program.BackupError, match="another backup runs"), second.alone():
+        pass
+    with second.alone():
+        pass
+
+
+def test_what_is_in_a_volume_goes_aside_and_the_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    monkeypatch.setattr(program, "mountpoint", lambda _volume: there)
+    # Nothing is made where there is nothing to keep
+    program.put_aside(here, "there")
+    assert not there.exists()
+    there.mkdir()
+    (here / "a").write_text("1")
+    (here / "folder").mkdir()
+    (here / "folder" / "b").write_text("2")
+    identity = here.stat().st_ino
+    program.put_aside(here, "there")
+    assert here.stat().st_ino == identity
+    assert list(here.iterdir()) == []
+    assert sorted(path.relative_to(there).as_posix() for path in there.rglob("*")) == ["a", "folder", "folder/b"]
