@@ -30,6 +30,8 @@ from typing import Any
 DAY = 86400
 # Of what a program says on standard error, how much is kept as the reason
 TAIL = 2000
+# What restic says where the place can be reached and nothing was ever backed up to it
+NO_REPOSITORY = "Is there a repository at the following location?"
 
 
 class BackupError(Exception):
@@ -170,7 +172,13 @@ class Restic:
 
     def chosen(self, at: float | None) -> dict[str, str]:
         """Return of each source the snapshot that a restore to that moment takes, the last one without a moment: name to id."""
-        return chosen(json.loads(self.ask("snapshots", "--json", "--no-lock", "--host", self.settings["host"])), at)
+        try:
+            answer = self.ask("snapshots", "--json", "--no-lock", "--host", self.settings["host"])
+        except BackupError as error:
+            if NO_REPOSITORY not in str(error):
+                raise
+            answer = "[]"
+        return chosen(json.loads(answer), at)
 
     def read(self, snapshot: str) -> None:
         """Read a whole snapshot. Raises BackupError where a part of it is gone or was changed."""
@@ -196,6 +204,9 @@ class Plan:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """See that no other one of this program runs meanwhile."""
+        if not self.lock.parent.exists():
+            self.lock.parent.mkdir()
+            self.lock.parent.chmod(0o755)
         with self.lock.open("w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -275,6 +286,9 @@ class Plan:
         if not (self.streams or self.volumes):
             return {}
         every = self.restic.chosen(at)
+        missing = [name for name in [*self.streams, *self.volumes] if name not in every]
+        if missing:
+            say(f"There is no snapshot of {', '.join(missing)} of the host {self.restic.settings['host']}: nothing is brought back of that")
         return {name: every[name] for name in [*self.streams, *self.volumes] if name in every}
 
     def check(self, at: float | None) -> None:
