@@ -132,7 +132,7 @@ test-hosts: $(VENV)/.test $(COLLECTION)
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
 	$(SINGLE) molecule verify -s restore && $(SINGLE) molecule destroy -s registry && \
 	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
-	$(FLEET) molecule verify -s release && $(FLEET) molecule verify -s faults
+	$(FLEET) molecule verify -s faults && $(FLEET) molecule verify -s release
 
 # Hours: every fault three times and 20,000 tasks, ten releases and ten rollbacks, upgrades of the data services between real versions
 soak: $(VENV)/.test $(COLLECTION) ## The long versions of the tests
