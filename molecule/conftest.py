@@ -52,7 +52,7 @@ def _reboot(host, power_cut=False):
     return time.monotonic() - started
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def wait_until():
     """wait_until(condition, timeout, what): what `condition()` returned once it was true; a failure after the timeout."""
     return _wait_until
