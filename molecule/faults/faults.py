@@ -120,7 +120,9 @@ def broker_frozen(fleet, seconds=20):
 def broker_disk(fleet, seconds=20):
     """RabbitMQ takes its disk for full, and lets nobody publish."""
     rabbitmqctl = "docker exec fba_rabbitmq rabbitmqctl --silent"
-    fleet["data"].host.check_output(f"{rabbitmqctl} set_disk_free_limit 100000GB && sleep {seconds} && {rabbitmqctl} set_disk_free_limit 1GB")
+    fleet["data"].host.check_output(
+        f"{rabbitmqctl} set_disk_free_limit 100000GB && sleep {seconds} && {rabbitmqctl} set_disk_free_limit 1GB"
+    )
 
 
 # The other data services

@@ -68,9 +68,9 @@ class Writer:
         self.stopping = threading.Event()
 
     def _write(self):
+        # psql repeats it by itself
         self.site.host.run(
-            "docker exec fba_postgres timeout --preserve-status 600 psql -qXU postgres -d fba "
-            "-c 'INSERT INTO written DEFAULT VALUES' -c '\\watch 0.05'"
+            "docker exec -i fba_postgres psql -qXU postgres -d fba > /dev/null <<'END'\nINSERT INTO written DEFAULT VALUES \\watch 0.05\nEND"
         )
 
     def __enter__(self):
