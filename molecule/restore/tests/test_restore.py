@@ -65,13 +65,11 @@ class Writer:
         self.site = site
         site.sql("CREATE TABLE written (number bigserial PRIMARY KEY, at timestamptz NOT NULL DEFAULT clock_timestamp())")
         self.thread = threading.Thread(target=self._write)
-        self.stopping = threading.Event()
 
     def _write(self):
         # psql repeats it by itself
-        self.site.host.run(
-            "docker exec -i fba_postgres psql -qXU postgres -d fba > /dev/null <<'END'\nINSERT INTO written DEFAULT VALUES \\watch 0.05\nEND"
-        )
+        statement = "INSERT INTO written DEFAULT VALUES \\watch 0.05"
+        self.site.host.run(f"docker exec -i fba_postgres psql -qXU postgres -d fba > /dev/null <<'END'\n{statement}\nEND")
 
     def __enter__(self):
         self.thread.start()

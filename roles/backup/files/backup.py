@@ -180,6 +180,10 @@ class Restic:
             answer = "[]"
         return chosen(json.loads(answer), at)
 
+    def compare(self) -> None:
+        """Compare what is in the place with what should be. Raises BackupError where something is gone, or of another size."""
+        self.ask("check", "--no-lock", "--quiet")
+
     def read(self, snapshot: str) -> None:
         """Read a whole snapshot. Raises BackupError where a part of it is gone or was changed."""
         self.ask("dump", "--no-lock", snapshot, "/", stdout=subprocess.DEVNULL)
@@ -293,7 +297,11 @@ class Plan:
 
     def check(self, at: float | None) -> None:
         """Read whatever a restore would take."""
-        for name, snapshot in self.found(at).items():
+        found = self.found(at)
+        if found:
+            # What is cut short at its end can still be read, and yet is not whole
+            self.restic.compare()
+        for name, snapshot in found.items():
             began = time.time()
             self.restic.read(snapshot)
             say(f"{name}: snapshot {snapshot[:8]} was read in {time.time() - began:.1f} s")
