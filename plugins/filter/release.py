@@ -11,6 +11,8 @@ from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
 
 # What the steps that take a failed release back are called by
 BACK = "back: "
+# Of what a program has said on standard output, how much is its reason
+LAST_WORDS = 2000
 
 
 def release_name(image: str) -> str:
@@ -42,9 +44,14 @@ def run_failures(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> list[dict
 
 
 def failure_reason(result: Mapping[str, Any]) -> str:
-    """Return why a task has failed, from its result: what it says, or, of a loop, what each item that failed says."""
-    items = [str(each.get("msg", "")) for each in result.get("results") or [] if each.get("failed")]
-    return "\n".join(filter(None, items)) or str(result.get("msg") or "it does not say why")
+    """Return why a task has failed, from its result: what it says, or, of a loop, what each item that failed says.
+
+    What a program has said on standard error belongs to it; where it has said nothing there, what it has said last on standard output.
+    """
+    failed = [each for each in result.get("results") or [] if each.get("failed")] or [result]
+    said = [(each.get("msg"), each.get("stderr") or str(each.get("stdout") or "")[-LAST_WORDS:]) for each in failed]
+    texts = [str(part).strip() for parts in said for part in parts if part]
+    return "\n".join(dict.fromkeys(texts)) or "it does not say why"
 
 
 def outcome(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> str:

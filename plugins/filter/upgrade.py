@@ -107,13 +107,6 @@ def queues_kept(after: str, before: str) -> bool:
     return queues_now >= queues and messages_now + delivered >= messages
 
 
-def failure_reason(result: Mapping[str, Any]) -> str:
-    """Return why a task has failed, from its result, which of a loop has one for each round."""
-    failed = [each for each in result.get("results", [result]) if each.get("failed")] or [result]
-    texts = [str(part).strip() for each in failed for part in (each.get("msg"), each.get("stderr")) if part]
-    return "\n".join(dict.fromkeys(texts)) or "it said nothing"
-
-
 class FilterModule:
     """Filters on upgrades."""
 
@@ -122,7 +115,6 @@ class FilterModule:
         return {
             "conninfo": conninfo,
             "database_dumps": database_dumps,
-            "failure_reason": failure_reason,
             "kept_containers": kept_containers,
             "kept_image": kept_image,
             "queues_kept": queues_kept,

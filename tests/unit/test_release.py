@@ -99,11 +99,21 @@ def test_the_first_failure_is_the_first_reason() -> None:
     assert text.startswith("work1, workers: a\nfirst\napp1, servers: b\nsecond") and "serves as it did" in text
 
 
-def test_a_loop_says_why_its_items_have_failed() -> None:
-    assert failure_reason({"msg": "it is full"}) == "it is full"
-    loop = {"msg": "One or more items failed", "results": [{"msg": "well"}, {"failed": True, "msg": "a"}, {"failed": True, "msg": "b"}]}
-    assert failure_reason(loop) == "a\nb"
-    assert failure_reason({}) == "it does not say why"
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        ({"failed": True, "msg": "It is full"}, "It is full"),
+        ({"failed": True, "msg": "non-zero return code", "stderr": "no such role\n", "stdout": "x"}, "non-zero return code\nno such role"),
+        ({"failed": True, "msg": "Unknown error.", "rc": 41, "stderr": "", "stdout": "P00 ERROR\n"}, "Unknown error.\nP00 ERROR"),
+        (
+            {"msg": "One or more items failed", "results": [{"msg": "well"}, {"failed": True, "msg": "a"}, {"failed": True, "msg": "b"}]},
+            "a\nb",
+        ),
+        ({"failed": True}, "it does not say why"),
+    ],
+)
+def test_the_reason_is_that_of_what_has_failed(result: dict[str, Any], reason: str) -> None:
+    assert failure_reason(result) == reason
 
 
 @pytest.mark.parametrize(

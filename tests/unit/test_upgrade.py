@@ -16,7 +16,6 @@ from ansible_collections.fba.stack.plugins.action import upgrade_plan, upgrade_r
 from ansible_collections.fba.stack.plugins.filter.upgrade import (
     conninfo,
     database_dumps,
-    failure_reason,
     kept_containers,
     kept_image,
     queues_kept,
@@ -346,22 +345,6 @@ def test_a_databases_name_is_no_connection_string() -> None:
 )
 def test_what_rabbitmq_had_is_there_or_was_delivered(after: str, kept: bool) -> None:
     assert queues_kept(after, "{31,5,900}") is kept
-
-
-@pytest.mark.parametrize(
-    ("result", "reason"),
-    [
-        ({"failed": True, "msg": "It is full"}, "It is full"),
-        ({"failed": True, "msg": "non-zero return code", "stderr": "no such role\n"}, "non-zero return code\nno such role"),
-        (
-            {"failed": True, "msg": "One or more items failed", "results": [{"msg": "fine"}, {"failed": True, "msg": "It is full"}]},
-            "It is full",
-        ),
-        ({"failed": True}, "it said nothing"),
-    ],
-)
-def test_the_reason_is_that_of_what_has_failed(result: dict[str, Any], reason: str) -> None:
-    assert failure_reason(result) == reason
 
 
 # The modules
