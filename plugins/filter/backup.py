@@ -60,8 +60,8 @@ def pgbackrest_config(place: dict[str, Any], options: Mapping[str, Any], stanza:
     settings: dict[str, Any] = {
         "repo1-cipher-type": "aes-256-cbc",
         "repo1-cipher-pass": options["passphrase"],
-        # Small files together, and of large ones the blocks that have changed. Not by SFTP: a restore opens a bundle for each file in it and
-        # closes none, until the other side has no more handles (https://github.com/pgbackrest/pgbackrest/issues/2772)
+        # Small files together, and of large ones the blocks that have changed. Not by SFTP: a restore opens a bundle for each file in it
+        # and closes none, until the other side has no more handles (https://github.com/pgbackrest/pgbackrest/issues/2772)
         "repo1-bundle": "n" if place["kind"] == "sftp" else "y",
         "repo1-block": "n" if place["kind"] == "sftp" else "y",
         "compress-type": "zst",
