@@ -6,6 +6,7 @@ import configparser
 import importlib.util
 import json
 import shlex
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -440,10 +441,20 @@ def test_a_place_that_cannot_be_reached_is_said_of_each_part(tmp_path: Path, mon
 
 def test_only_one_backup_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = plan(tmp_path, FakeRestic(), monkeypatch), plan(tmp_path, FakeRestic(), monkeypatch)
-    with first.alone(), pytest.raises(program.BackupError, match="another backup runs"), second.alone():
-        pass
-    with second.alone():
-        pass
+    order, said = [], threading.Event()
+    monkeypatch.setattr(program, "say", lambda _text: said.set())
+
+    def wait() -> None:
+        with second.alone():
+            order.append("second")
+
+    waiting = threading.Thread(target=wait)
+    with first.alone():
+        waiting.start()
+        assert said.wait(10)
+        order.append("first")
+    waiting.join(10)
+    assert order == ["first", "second"]
 
 
 def test_what_is_in_a_volume_goes_aside_and_the_folder_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

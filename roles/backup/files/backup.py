@@ -207,15 +207,16 @@ class Plan:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """See that no other one of this program runs meanwhile."""
+        """Wait until no other one of this program runs, and see that none does meanwhile."""
         if not self.lock.parent.exists():
             self.lock.parent.mkdir()
             self.lock.parent.chmod(0o755)
         with self.lock.open("w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BackupError("another backup runs on this host") from error
+            except BlockingIOError:
+                say("Another backup runs on this host: waiting until it has ended")
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
     # Making them
