@@ -60,10 +60,9 @@ def pgbackrest_config(place: dict[str, Any], options: Mapping[str, Any], stanza:
     settings: dict[str, Any] = {
         "repo1-cipher-type": "aes-256-cbc",
         "repo1-cipher-pass": options["passphrase"],
-        # Small files together, and of large ones the blocks that have changed. Not by SFTP: a restore opens a bundle for each file in it
-        # and closes none, until the other side has no more handles (https://github.com/pgbackrest/pgbackrest/issues/2772)
-        "repo1-bundle": "n" if place["kind"] == "sftp" else "y",
-        "repo1-block": "n" if place["kind"] == "sftp" else "y",
+        # Small files together, and of large ones the blocks that have changed
+        "repo1-bundle": "y",
+        "repo1-block": "y",
         "compress-type": "zst",
         # A connection that waits for another one's work is not taken for dead on the way
         "tcp-keep-alive-idle": 30,
@@ -131,22 +130,27 @@ def pgbackrest_files(place: dict[str, Any], options: Mapping[str, Any]) -> list[
 def restic_settings(place: dict[str, Any], options: Mapping[str, Any], host: str, folder: str, cache: str) -> dict[str, Any]:
     """Return how restic is called on a host: its `environment` and `options`, and its name of the `host`.
 
+    With it, as `fetch`, what copies PostgreSQL's backups to a folder that is the next argument: by SFTP, pgBackRest restores from a copy.
+
     `folder` has its secrets: `passphrase`, `ssh_key`, `known_hosts` and `ca.pem`. Each host has a repository of its own, so that none waits
     for another one's lock.
     """
     environment = {"RESTIC_PASSWORD_FILE": f"{folder}/passphrase", "RESTIC_CACHE_DIR": cache}
     extra: list[str] = []
+    fetch: list[str] = []
     path = f"{place.get('path', '')}/files/{host}"
     if place["kind"] == "folder":
         repository = path
     elif place["kind"] == "sftp":
         repository = f"sftp:{place['host']}:{path}"
-        ssh = ["ssh", "-i", f"{folder}/ssh_key", "-p", str(place["port"]), "-l", place["user"]]
-        for option in (f"UserKnownHostsFile={folder}/known_hosts", "StrictHostKeyChecking=yes", "BatchMode=yes", "IdentitiesOnly=yes"):
-            ssh += ["-o", option]
-        # A place that says nothing any more is noticed
-        ssh += ["-o", "ServerAliveInterval=15", place["host"], "-s", "sftp"]
-        extra = ["-o", f"sftp.command={shlex.join(ssh)}"]
+        login = [
+            *("-i", f"{folder}/ssh_key", "-o", f"Port={place['port']}", "-o", f"User={place['user']}"),
+            *("-o", f"UserKnownHostsFile={folder}/known_hosts", "-o", "StrictHostKeyChecking=yes"),
+            # A place that says nothing any more is noticed
+            *("-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "ServerAliveInterval=15"),
+        ]
+        extra = ["-o", f"sftp.command={shlex.join(['ssh', *login, place['host'], '-s', 'sftp'])}"]
+        fetch = ["sftp", "-q", "-r", *login, f"{place['host']}:{place['path']}/postgres"]
     else:
         repository = f"s3:https://{options['s3_endpoint']}/{place['bucket']}{path}"
         environment |= {
@@ -155,7 +159,7 @@ def restic_settings(place: dict[str, Any], options: Mapping[str, Any], host: str
             "AWS_DEFAULT_REGION": options["s3_region"],
         }
         extra = ["-o", "s3.bucket-lookup=path"] + (["--cacert", f"{folder}/ca.pem"] if options["ca"] else [])
-    return {"environment": environment | {"RESTIC_REPOSITORY": repository}, "options": extra, "host": host}
+    return {"environment": environment | {"RESTIC_REPOSITORY": repository}, "options": extra, "host": host, "fetch": fetch}
 
 
 def backup_parts(services: Iterable[str], containers: Mapping[str, str], volumes: Mapping[str, str], storage: str) -> dict[str, Any]:

@@ -136,6 +136,10 @@ def test_restic_has_a_repository_of_its_own_on_each_host() -> None:
     # Secrets are in files and in the environment, never among the arguments, which everybody on the host reads
     assert not any(OPTIONS[name] in str(each["options"]) for name in ("passphrase", "ssh_key", "s3_secret_key") for each in places.values())
     assert places["folder"]["environment"]["RESTIC_PASSWORD_FILE"] == "/etc/fba/backup/passphrase"
+    # A restore of PostgreSQL by SFTP is one from a copy
+    assert (places["sftp"]["fetch"][0], places["sftp"]["fetch"][-1]) == ("sftp", "store:/srv/fba/postgres")
+    assert {"Port=2222", "User=keeper", "StrictHostKeyChecking=yes"} <= set(places["sftp"]["fetch"])
+    assert places["folder"]["fetch"] == places["s3"]["fetch"] == []
 
 
 def test_secret_files_are_roots_alone_and_none_is_empty() -> None:

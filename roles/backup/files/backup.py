@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Back up what this host has of the stack, check its backups, and bring files back.
 
-    backup.py run [--full]                     what the timer runs
-    backup.py check [--at TIME]                read all that a restore would take
+    backup.py run [--full]                          what the timer runs
+    backup.py check [--at TIME]                     read all that a restore would take
     backup.py restore --at TIME --aside WORD KIND   bring back what is of one kind: volumes, redis or definitions
+    backup.py fetch FOLDER USER                     copy PostgreSQL's backups to a folder, for that user
 
 plan.json beside this file says what the host has and where it goes. PostgreSQL is backed up by pgBackRest in its own container; the rest by
 restic, a snapshot for each source. What came of it is kept as JSON, for the table of the playbook `status`.
@@ -286,6 +287,16 @@ class Plan:
 
     # Bringing them back
 
+    def fetch(self, folder: Path, user: int) -> None:
+        """Copy PostgreSQL's backups to a folder, which is made anew."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700, parents=True)
+        # Its parent is not for the user; the folder itself is mounted
+        run([*self.restic.settings["fetch"], str(folder)])
+        copy = folder / "postgres"
+        for path in (copy, *copy.rglob("*")):
+            os.chown(path, user, user)
+
     def found(self, at: float | None) -> dict[str, str]:
         """Return the snapshots of what this host has: name to id."""
         if not (self.streams or self.volumes):
@@ -374,6 +385,9 @@ def main() -> int:
         verb.add_argument("--at", type=lambda text: parse_time(text) if text else None, default=None)
     restore.add_argument("--aside", required=True)
     restore.add_argument("kind", choices=["volumes", "redis", "definitions"])
+    fetch = verbs.add_parser("fetch")
+    fetch.add_argument("folder", type=Path)
+    fetch.add_argument("user", type=int)
     arguments = parser.parse_args()
     os.umask(0o077)
     try:
@@ -383,6 +397,8 @@ def main() -> int:
                 return 0 if plan.back_up(arguments.full) else 1
             if arguments.verb == "check":
                 plan.check(arguments.at)
+            elif arguments.verb == "fetch":
+                plan.fetch(arguments.folder, arguments.user)
             else:
                 getattr(plan, f"bring_{arguments.kind}")(arguments.at, arguments.aside)
     except (BackupError, OSError) as error:
