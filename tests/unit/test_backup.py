@@ -383,6 +383,16 @@ def test_of_each_source_the_last_snapshot_before_the_moment_is_taken() -> None:
     assert program.chosen(snapshots, NOW - 1) == {"redis": "a1"}
 
 
+def test_bindings_of_queues_that_were_a_connections_are_not_imported() -> None:
+    kept = [
+        {"vhost": "fba", "source": "io", "destination": "io", "destination_type": "queue"},
+        {"vhost": "fba", "source": "a", "destination": "b", "destination_type": "exchange"},
+    ]
+    gone = {"vhost": "fba", "source": "pidbox", "destination": "io@host.celery.pidbox", "destination_type": "queue"}
+    definitions = {"queues": [{"vhost": "fba", "name": "io"}], "bindings": [*kept, gone], "users": []}
+    assert json.loads(program.importable(json.dumps(definitions))) == definitions | {"bindings": kept}
+
+
 class FakeRestic:
     """Takes what it is given, or fails."""
 

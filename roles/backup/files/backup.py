@@ -357,11 +357,25 @@ class Plan:
         container = self.streams["rabbitmq"]
         shutil.rmtree(self.stage, ignore_errors=True)
         self.restic.bring(found["rabbitmq"], self.stage)
-        with (self.stage / "rabbitmq" / "content").open("rb") as handle:
+        whole = self.stage / "whole.json"
+        whole.write_text(importable((self.stage / "rabbitmq" / "content").read_text(encoding="utf-8")), encoding="utf-8")
+        with whole.open("rb") as handle:
             run(["docker", "exec", "--interactive", container, "rabbitmqctl", "-q", "import_definitions", "/dev/stdin"], stdin=handle)
         run(["docker", "exec", container, "sh", "/opt/fba/reload"])
         shutil.rmtree(self.stage)
         say(f"rabbitmq: the definitions of snapshot {found['rabbitmq'][:8]} were imported")
+
+
+def importable(text: str) -> str:
+    """Return RabbitMQ's definitions without the bindings of queues that it does not export, those of a connection; it would refuse them."""
+    definitions = json.loads(text)
+    queues = {(queue["vhost"], queue["name"]) for queue in definitions["queues"]}
+    definitions["bindings"] = [
+        binding
+        for binding in definitions["bindings"]
+        if binding["destination_type"] != "queue" or (binding["vhost"], binding["destination"]) in queues
+    ]
+    return json.dumps(definitions)
 
 
 def put_aside(folder: Path, volume: str) -> None:
