@@ -11,6 +11,8 @@ from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
 
 # What the steps that take a failed release back are called by
 BACK = "back: "
+# What the steps are called by before which the application was stopped: those of parts/bring_back.yml
+RESTORE = "restore of "
 # Of what a program has said on standard output, how much is its reason
 LAST_WORDS = 2000
 
@@ -55,7 +57,7 @@ def failure_reason(result: Mapping[str, Any]) -> str:
 
 
 def outcome(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> str:
-    """Return how the run has ended: `done`, `failed`, `went back`, or `stuck`, where also going back has failed."""
+    """Return how the run has ended: `done`, `failed`, `went back`, `stuck`, where also going back has failed, or `stopped`, of a restore."""
     hosts = list(hosts)
     failures = run_failures(hostvars, hosts)
     if not failures:
@@ -63,12 +65,15 @@ def outcome(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> str:
     if any(failure["step"].startswith(BACK) for failure in failures):
         return "stuck"
     steps = [step["step"] for host in hosts for step in journal_of(hostvars, host)["steps"]]
-    return "went back" if any(step.startswith(BACK) for step in steps) else "failed"
+    if any(step.startswith(BACK) for step in steps):
+        return "went back"
+    return "stopped" if any(step.startswith(RESTORE) for step in steps) else "failed"
 
 
 ENDINGS = {
     "failed": "Nothing that serves was switched; what ran before goes on.",
     "went back": "What had been switched has gone back: the release before serves as it did.",
+    "stopped": "The application is stopped. Repair the reason and restore again, or deploy to go on with the data that is there.",
     "stuck": "Going back failed too, so some hosts have the release before and some this one. Repair the reason and run it again.",
 }
 

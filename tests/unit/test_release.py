@@ -122,6 +122,8 @@ def test_the_reason_is_that_of_what_has_failed(result: dict[str, Any], reason: s
         ([step("workers")], "done"),
         ([step("migration", task="t", message="m")], "failed"),
         ([step("servers", task="t", message="m"), step("back: server")], "went back"),
+        ([step("restore of redis", task="t", message="m")], "stopped"),
+        ([step("restore of postgres"), step("redis", task="t", message="m")], "stopped"),
         ([step("servers", task="t", message="m"), step("back: server", task="t", message="m")], "stuck"),
     ],
 )
