@@ -57,7 +57,7 @@ def failure_reason(result: Mapping[str, Any]) -> str:
 
 
 def outcome(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> str:
-    """Return how the run has ended: `done`, `failed`, `went back`, `stuck`, where also going back has failed, or `stopped`, of a restore."""
+    """Return how the run has ended: `done`, `failed`, `went back`, `stuck`, where also that has failed, or `stopped`, of a restore."""
     hosts = list(hosts)
     failures = run_failures(hostvars, hosts)
     if not failures:
