@@ -4,6 +4,7 @@
     backup.py run [--full]                          what the timer runs
     backup.py check [--at TIME]                     read all that a restore would take
     backup.py restore --at TIME --aside WORD KIND   bring back what is of one kind: volumes, redis or definitions
+    backup.py show --at TIME NAME                   write to standard output what was saved of redis, rabbitmq or postgres-dump
     backup.py fetch FOLDER USER                     copy PostgreSQL's backups to a folder, for that user
 
 plan.json beside this file says what the host has and where it goes. PostgreSQL is backed up by pgBackRest in its own container; the rest by
@@ -318,6 +319,13 @@ class Plan:
             self.restic.read(snapshot)
             say(f"{name}: snapshot {snapshot[:8]} was read in {time.time() - began:.1f} s")
 
+    def show(self, at: float | None, name: str) -> None:
+        """Write what a container's backup command has given to standard output."""
+        snapshot = self.restic.chosen(at).get(name)
+        if snapshot is None:
+            raise BackupError(f"there is no snapshot of {name}")
+        self.restic.ask("dump", "--no-lock", snapshot, f"/{name}/content", stdout=None)
+
     def bring_volumes(self, at: float | None, aside: str) -> None:
         """Replace what is in the volumes by what is in their snapshots; what was there goes to a volume of another name."""
         found = self.found(at)
@@ -395,7 +403,9 @@ def main() -> int:
     verbs.add_parser("run").add_argument("--full", action="store_true")
     check = verbs.add_parser("check")
     restore = verbs.add_parser("restore")
-    for verb in (check, restore):
+    show = verbs.add_parser("show")
+    show.add_argument("name", choices=["redis", "rabbitmq", "postgres-dump"])
+    for verb in (check, restore, show):
         verb.add_argument("--at", type=lambda text: parse_time(text) if text else None, default=None)
     restore.add_argument("--aside", required=True)
     restore.add_argument("kind", choices=["volumes", "redis", "definitions"])
@@ -411,6 +421,8 @@ def main() -> int:
                 return 0 if plan.back_up(arguments.full) else 1
             if arguments.verb == "check":
                 plan.check(arguments.at)
+            elif arguments.verb == "show":
+                plan.show(arguments.at, arguments.name)
             elif arguments.verb == "fetch":
                 plan.fetch(arguments.folder, arguments.user)
             else:
