@@ -130,7 +130,7 @@ test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
 	$(TEST) $(CLEAN_HOSTS) && molecule converge && \
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
-	$(SINGLE) molecule verify -s restore && $(SINGLE) molecule destroy -s registry && \
+	$(SINGLE) molecule destroy -s registry && \
 	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
 	$(FLEET) molecule verify -s faults && $(FLEET) molecule verify -s release
 
