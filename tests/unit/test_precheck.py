@@ -919,3 +919,39 @@ def test_a_list_of_hosts_is_no_place_for_vault_files(
     found = problems_of(failed_play(tmp_path, ansible_environment, "app1,", "check.yml", "-e", json.dumps(variables)))
     assert [problem for problem in found["app1"] if problem.startswith(f"inventory_dir is not set, so {missing} would have no place")]
     assert not [problem for problem in found["app1"] if problem.startswith(("fba_secrets_file", "certificates_file"))]
+
+
+# Backups
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"fba_backup_place": "store:/srv"}, "fba_backup_place is 'store:/srv': allowed are /folder, sftp://"),
+        ({"fba_backup_place": "sftp://keeper@store/srv", "fba_backup_ssh_known_hosts": "x"}, "it needs fba_backup_ssh_key, which is empty"),
+        ({"fba_backup_place": "sftp://keeper@store/srv", "fba_backup_ssh_key": "x"}, "it needs fba_backup_ssh_known_hosts, which is empty"),
+        ({"fba_backup_place": "s3://bucket", "fba_backup_s3_access_key": "x"}, "it needs fba_backup_s3_secret_key, which is empty"),
+        ({"backup_times": ["3:30"]}, "backup_times has '3:30': allowed are times of the day such as 03:30, in quotes"),
+        ({"backup_times": ["24:00"]}, "backup_times has '24:00'"),
+        ({"backup_times": []}, "backup_times is empty"),
+        ({"fba_backup_keep_number": 0}, "fba_backup_keep_number is 0: allowed are 1 or more"),
+        ({"postgres_archive_timeout": 0}, "postgres_archive_timeout is 0: allowed are 1 or more"),
+        ({"postgres_archive_queue_max": "four"}, "postgres_archive_queue_max is 'four': allowed are sizes such as 4GiB"),
+    ],
+)
+def test_backups_that_cannot_be_made_are_refused(values: dict[str, Any], sentence: str) -> None:
+    (problem,) = refusals(**values)
+    assert sentence in problem
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fba_backup_place": "/mnt/backups"},
+        {"fba_backup_place": "sftp://keeper@store:23/srv", "fba_backup_ssh_key": "x", "fba_backup_ssh_known_hosts": "x"},
+        {"fba_backup_place": "s3://bucket/fba", "fba_backup_s3_access_key": "x", "fba_backup_s3_secret_key": "x"},
+        {"backup_times": ["00:00", "12:30"], "postgres_archive_queue_max": "512MB"},
+    ],
+)
+def test_backups_that_can_be_made_are_not(values: dict[str, Any]) -> None:
+    assert refusals(**values) == []
