@@ -40,6 +40,7 @@ SHORT = (
     faults.deaf_worker,
     faults.broker_killed,
     faults.broker_frozen,
+    faults.broker_disk,
     faults.redis_killed,
     faults.redis_emptied,
     faults.postgres_killed,
