@@ -20,7 +20,7 @@ ALLOWED = "/folder, sftp://user@host:port/folder, s3://bucket/folder, or nothing
 # Where PostgreSQL's container sees a place that is a folder of its host, and the files of one that is elsewhere
 FOLDER = "/var/lib/pgbackrest"
 SECRETS = "/run/secrets/pgbackrest"
-# Bytes of a file of PostgreSQL's log, unless a database was made with others: then there are no gaps to tell of
+# A file of PostgreSQL's log in the archive: timeline, then two numbers, of which the second counts the 256 files of 16 MB that are 4 GB
 SEGMENT = re.compile(r"(?:^|/)([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-[0-9a-f]{40}(?:\.\w+)?$")
 SEGMENTS = 256
 # Seconds in which PostgreSQL's log has to arrive, beyond what was asked for
