@@ -652,14 +652,29 @@ def test_a_worker_that_has_not_started_is_not_well(worker: Any, monkeypatch: pyt
         check_worker(worker, monkeypatch, {})
 
 
-def test_a_broker_that_is_away_is_not_the_workers_fault(worker: Any, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
-    monkeypatch.setattr(sys, "argv", ["check.py", "--away", f"127.0.0.1:{free_port}"])
+def ask_whether_it_can_wait(worker: Any, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """Run what is asked when the check has failed."""
+    monkeypatch.setattr(sys, "argv", ["check.py", "--away", f"127.0.0.1:{port}"])
     worker.main()
-    with socket.create_server(("127.0.0.1", 0)) as broker, pytest.raises(SystemExit, match="takes connections"):
-        monkeypatch.setattr(sys, "argv", ["check.py", "--away", f"127.0.0.1:{broker.getsockname()[1]}"])
-        worker.main()
     # Only the pools can say how they are
     worker.app.control.inspect.assert_not_called()
+
+
+def test_a_broker_that_is_away_is_not_the_workers_fault(worker: Any, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    ask_whether_it_can_wait(worker, monkeypatch, free_port)
+    with socket.create_server(("127.0.0.1", 0)) as broker, pytest.raises(SystemExit, match="takes connections"):
+        ask_whether_it_can_wait(worker, monkeypatch, broker.getsockname()[1])
+
+
+def test_a_pool_that_was_just_started_has_time_to_begin(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, age in (("io", 5), ("cpu", 600)):
+        (worker.nodes / f"{name}.node").write_text(f"{name}-1@host")
+        os.utime(worker.nodes / f"{name}.node", times=(time.time() - age,) * 2)
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        ask_whether_it_can_wait(worker, monkeypatch, broker.getsockname()[1])
+        os.utime(worker.nodes / "io.node", times=(time.time() - worker.START - 1,) * 2)
+        with pytest.raises(SystemExit, match="every pool has had 30 s to begin"):
+            ask_whether_it_can_wait(worker, monkeypatch, broker.getsockname()[1])
 
 
 # The listener of supervisord

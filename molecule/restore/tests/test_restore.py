@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import threading
 import time
@@ -185,7 +186,7 @@ def restored(site, before, told):
     size = site.sql("SELECT pg_database_size('fba')")
     told(
         f"an empty host restored in {seconds:.0f} s, with a database of {int(size) / 1e6:.1f} MB\n"
-        + "\n".join(line for line in output.splitlines() if "snapshot" in line or "the backup " in line)
+        + "\n".join(line for line in output.splitlines() if re.search(r"snapshot \w+ (is|was|were) |the backup \S+ of PostgreSQL", line))
     )
     return output
 

@@ -253,7 +253,7 @@ def test_a_program_that_does_not_stay_up_ends_its_container(stack, wait_until):
     before = stack.started_at("fba_celery_worker")
     stack.kill_again_and_again("fba_celery_worker", " -Q cpu ", seconds=90)
     wait_until(lambda: stack.started_at("fba_celery_worker") != before, timeout=30, what="Docker started the container again")
-    # Supervisord's word, and not the health check's, which is slower here
+    # Supervisord's word, and not the health check's, which leaves a pool the time to begin
     assert "worker-cpu does not stay up; ending the container" in stack.host.check_output("docker logs fba_celery_worker 2>&1")
     wait_until(lambda: stack.healthy() == stack.services, timeout=60, what="all are healthy")
 

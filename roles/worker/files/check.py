@@ -1,11 +1,13 @@
-"""Ask every pool of this container whether it consumes: check.py -A APPLICATION; or whether the broker is away: check.py --away HOST:PORT
+"""Ask every pool of this container whether it consumes: check.py -A APPLICATION; or whether that can wait: check.py --away HOST:PORT
 
-The second one is asked when the first has failed: without a broker no pool can answer, and restarting them helps nobody.
+The second one is asked when the first has failed. Without a broker no pool can answer, and restarting them helps nobody. A pool that was
+just started has time to begin; one that ends again and again is supervisord's business, which lets the other pools finish what they do.
 """
 
 import argparse
 import socket
 import sys
+import time
 from pathlib import Path
 
 from celery import Celery
@@ -13,6 +15,8 @@ from celery.app.utils import find_app
 
 # Seconds that the pools have to answer
 PATIENCE = 5.0
+# Seconds that a pool has from its start to its first answer, also where all cores are busy
+START = 30.0
 
 
 def broker_is_away(address: str) -> bool:
@@ -23,6 +27,17 @@ def broker_is_away(address: str) -> bool:
             return False
     except OSError:
         return True
+
+
+def node_files() -> list[Path]:
+    """Return the files in which each pool's last start has written its name."""
+    return list(Path("/tmp").glob("*.node"))
+
+
+def pool_begins() -> bool:
+    """Return whether a pool was started less than `START` seconds ago."""
+    now = time.time()
+    return any(now - path.stat().st_mtime < START for path in node_files())
 
 
 def silent_pools(app: Celery, nodes: set[str]) -> set[str]:
@@ -39,10 +54,10 @@ def main() -> None:
     question.add_argument("--away")
     arguments = parser.parse_args()
     if arguments.away:
-        if not broker_is_away(arguments.away):
-            sys.exit(f"{arguments.away} takes connections")
+        if not (broker_is_away(arguments.away) or pool_begins()):
+            sys.exit(f"{arguments.away} takes connections, and every pool has had {START:.0f} s to begin")
         return
-    nodes = {path.read_text(encoding="ascii") for path in Path("/tmp").glob("*.node")}
+    nodes = {path.read_text(encoding="ascii") for path in node_files()}
     if not nodes:
         sys.exit("no pool has started yet")
     if silent := silent_pools(find_app(arguments.app), nodes):
