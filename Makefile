@@ -142,7 +142,7 @@ soak: $(VENV)/.test $(COLLECTION) ## The long versions of the tests
 
 soak-hosts: FORCE
 	$(TEST) $(CLEAN_HOSTS) && molecule converge && $(FLEET) molecule converge -s cluster && \
-	FBA_FAULTS_ROUNDS=2 FBA_FAULTS_TASKS=20000 FBA_FAULTS_RATE=10 $(FAULTS) && \
+	FBA_FAULTS_ROUNDS=2 FBA_FAULTS_TASKS=20000 FBA_FAULTS_RATE=8 $(FAULTS) && \
 	FBA_RELEASE_ROUNDS=9 $(FLEET) molecule verify -s release && $(FLEET) molecule destroy -s cluster && \
 	molecule converge && molecule test -s upgrade
 

@@ -217,16 +217,22 @@ ALL = (
 """In the order in which they come the first time."""
 
 
-def sick(fleet):
-    """Return what is not healthy, on which host: an empty list when the stack is whole."""
-    found = []
+def complaints(fleet):
+    """Yield what is not healthy, on which host; nothing when the stack is whole."""
     for host in fleet.members():
         answer = fleet[host].host.run("docker ps --all --filter label=fba.stack --filter label=fba.once=false --format '{{json .}}'")
         if answer.rc != 0:
-            found.append(f"{host}: {answer.stderr.strip()}")
+            yield f"{host}: {answer.stderr.strip()}"
             continue
-        containers = [json.loads(line) for line in answer.stdout.splitlines()]
-        found += [f"{host}: {each['Names']} is {each['Status']}" for each in containers if "(healthy)" not in each["Status"]]
-    if not found:
-        found = [f"{stack.name}: a pool does not consume" for stack in fleet.of("worker") if not stack.consumes()]
-    return found
+        for each in map(json.loads, answer.stdout.splitlines()):
+            if "(healthy)" not in each["Status"]:
+                yield f"{host}: {each['Names']} is {each['Status']}"
+    # Asked last: Docker's word on a worker is some seconds old, and this is the dearest question
+    for stack in fleet.of("worker"):
+        if not stack.consumes():
+            yield f"{stack.name}: a pool does not consume"
+
+
+def is_whole(fleet):
+    """Return whether nothing is amiss."""
+    return next(complaints(fleet), None) is None

@@ -23,6 +23,8 @@ SECRETS = "/run/secrets/pgbackrest"
 # A file of PostgreSQL's log in the archive: timeline, then two numbers, of which the second counts the 256 files of 16 MB that are 4 GB
 SEGMENT = re.compile(r"(?:^|/)([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-[0-9a-f]{40}(?:\.\w+)?$")
 SEGMENTS = 256
+# And the file that says where a timeline has left the one before
+HISTORY = re.compile(r"(?:^|/)([0-9A-F]{8})\.history$")
 # Seconds in which PostgreSQL's log has to arrive, beyond what was asked for
 LATE = 300
 
@@ -241,13 +243,17 @@ def _number(segment: str) -> int:
     return int(segment[8:16], 16) * SEGMENTS + int(segment[16:24], 16)
 
 
-def backup_problems(chosen: Mapping[str, Any], verified: str, listing: str) -> list[str]:
-    """Return what is wrong with a backup of PostgreSQL, in sentences.
+def backup_problems(chosen: Mapping[str, Any], verified: str, listing: str, timeline: str = "latest") -> list[str]:
+    """Return what is wrong with a backup of PostgreSQL, or with what is asked of it, in sentences.
 
     `verified` is what `pgbackrest verify --output=text --verbose` says, whose exit code is 0 whatever it finds, and `listing` what
-    `repo-ls --recurse` says as JSON of the log's archive: pgBackRest itself does not miss a file that is gone.
+    `repo-ls --recurse` says as JSON of the log's archive: pgBackRest itself does not miss a file that is gone. `timeline` is the number of
+    the one to follow, or `latest`.
     """
     problems = []
+    timelines = sorted({1} | {int(match[1], 16) for name in json.loads(listing) if (match := HISTORY.search(name))})
+    if timeline not in {"latest", *map(str, timelines)}:
+        problems.append(f"restore_timeline is {timeline!r}: allowed are latest, {', '.join(map(str, timelines))}")
     status = re.search(r"(?m)^\s*status:\s*(.+)$", verified)
     if status is None or status[1].strip() != "ok":
         problems.append(f"pgBackRest finds faults in the backup {chosen['label']} or in the log that belongs to it:\n{verified.strip()}")
@@ -258,6 +264,13 @@ def backup_problems(chosen: Mapping[str, Any], verified: str, listing: str) -> l
         first = f"{gone[0] // SEGMENTS:08X}{gone[0] % SEGMENTS:08X}"
         problems.append(f"{len(gone)} of {len(wanted)} files of PostgreSQL's log are not in the backup; the first ends with {first}")
     return problems
+
+
+def recovery_hint(log: str) -> str:
+    """Return what to do about the end of PostgreSQL's recovery that its log tells of, or nothing where only the log can say it."""
+    if "recovery ended before configured recovery target was reached" in log:
+        return "restore_time is later than the last thing that the log has: without restore_time, all of it is restored"
+    return ""
 
 
 def _bytes(size: float) -> str:
@@ -339,6 +352,7 @@ class FilterModule:
             "backup_set": backup_set,
             "pgbackrest_config": pgbackrest_config,
             "pgbackrest_files": pgbackrest_files,
+            "recovery_hint": recovery_hint,
             "restic_settings": restic_settings,
             "restore_moment": restore_moment,
             "secret_files": secret_files,

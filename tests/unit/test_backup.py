@@ -24,6 +24,7 @@ from ansible_collections.fba.stack.plugins.filter.backup import (
     backup_set,
     pgbackrest_config,
     pgbackrest_files,
+    recovery_hint,
     restic_settings,
     restore_moment,
     secret_files,
@@ -277,6 +278,13 @@ def test_a_file_of_the_log_that_is_gone_is_missed() -> None:
     assert problem.startswith("2 of 8 files of PostgreSQL's log are not in the backup; the first ends with 0000000000000004")
 
 
+def test_a_timeline_that_there_is_not_is_refused_with_those_that_there_are() -> None:
+    chosen = backup_set(info(FIRST), "", POSTGRES)
+    files = json.dumps(listing(*range(1, 10)) | {"00000002.history": {"type": "file"}, "0000000B.history": {"type": "file"}})
+    assert [backup_problems(chosen, WHOLE, files, timeline) for timeline in ("latest", "1", "2", "11")] == [[]] * 4
+    assert backup_problems(chosen, WHOLE, files, "3") == ["restore_timeline is '3': allowed are latest, 1, 2, 11"]
+
+
 def test_numbers_of_the_log_count_on_over_its_folders() -> None:
     chosen = backup_set(info(backup("A", NOW, "0000000100000000000000FE"), last="000000010000000100000001"), "", POSTGRES)
     assert backup_problems(chosen, WHOLE, json.dumps(listing(254, 255, 256, 257))) == []
@@ -288,6 +296,12 @@ def test_what_pgbackrest_does_not_call_well_is_not(verified: str) -> None:
     chosen = backup_set(info(FIRST), "", POSTGRES)
     (problem,) = backup_problems(chosen, verified, json.dumps(listing(*range(1, 10))))
     assert problem.startswith("pgBackRest finds faults in the backup A")
+
+
+def test_a_moment_that_the_log_does_not_reach_is_explained() -> None:
+    log = "LOG:  redo done at 0/5000060\nFATAL:  recovery ended before configured recovery target was reached\nLOG:  startup process exited"
+    assert recovery_hint(log).startswith("restore_time is later than the last thing that the log has")
+    assert recovery_hint("FATAL:  could not locate required checkpoint record") == ""
 
 
 # What the table says

@@ -90,10 +90,10 @@ def survive(fleet, submissions, healings, fault, reboot):
     end = time.monotonic()
     flowing = wait_for(lambda: submissions.flows_since(end) is not None, end, HEALED)
     flows = flowing and round(submissions.flows_since(end), 1)
-    whole = wait_for(lambda: not faults.sick(fleet), end, HEALED)
+    whole = wait_for(lambda: faults.is_whole(fleet), end, HEALED)
     healings.append({"fault": fault.__name__, "what": inspect.getdoc(fault).splitlines()[0], "flows": flows, "whole": whole})
-    assert flows is not None, f"no task is done {HEALED} s after the end of {fault.__name__}: {faults.sick(fleet)}"
-    assert whole is not None, f"{HEALED} s after the end of {fault.__name__}: {faults.sick(fleet)}"
+    assert flows is not None, f"no task is done {HEALED} s after the end of {fault.__name__}: {list(faults.complaints(fleet))}"
+    assert whole is not None, f"{HEALED} s after the end of {fault.__name__}: {list(faults.complaints(fleet))}"
 
 
 @pytest.mark.parametrize("fault", faults.ALL if ROUNDS else SHORT, ids=lambda fault: fault.__name__)

@@ -89,6 +89,14 @@ class Writer:
         return [(int(number), at) for number, at in (line.split("|") for line in lines)]
 
 
+def archive(site, wait_until):
+    """Have all that was written up to now in the backup."""
+    segment = site.sql("SELECT pg_walfile_name(pg_switch_wal())")
+    wait_until(
+        lambda: site.sql("SELECT last_archived_wal FROM pg_stat_archiver") >= segment, timeout=60, what=f"{segment} is in the backup"
+    )
+
+
 @pytest.fixture(scope="module")
 def before(site, log_in_at, told, wait_until):
     """What was there at the moment to restore, backed up: made once, for all tests of this module."""
@@ -115,10 +123,7 @@ def before(site, log_in_at, told, wait_until):
     moment = moments[0] + (moments[1] - moments[0]) / 2
     # What comes after the moment is in the log too, and in the backup
     late = client.upload("late.csv", b"a,b\n1,2\n", "text/csv")
-    segment = site.sql("SELECT pg_walfile_name(pg_switch_wal())")
-    wait_until(
-        lambda: site.sql("SELECT last_archived_wal FROM pg_stat_archiver") >= segment, timeout=60, what=f"{segment} is in the backup"
-    )
+    archive(site, wait_until)
     return {"moment": moment.isoformat(sep=" "), "rows": rows[:-19], "files": files, "late": late["id"], "tasks": tasks}
 
 
@@ -221,3 +226,57 @@ def test_the_stack_is_whole_and_backups_go_on(site, restored):
     output, _seconds = play(site, "status.yml")
     assert [line for line in output.splitlines() if "postgres log" in line and line.endswith("healthy")]
     assert site.sql("SELECT timeline_id FROM pg_control_checkpoint()") == "2"
+
+
+def put_aside(site):
+    """Return the volumes that hold what restores of PostgreSQL have put aside."""
+    return set(site.host.check_output("docker volume ls --quiet --filter name=^fba_postgres_before_").split())
+
+
+def test_a_timeline_that_there_is_not_is_refused_before_anything_stops(site, restored):
+    started = {name: site.started_at(name) for name in site.services}
+    run = site.play("restore.yml", "-e", json.dumps({"restore_database": "fba", "restore_timeline": 9, "restore_only": "postgres"}))
+    assert run.returncode != 0
+    assert "restore_timeline is '9': allowed are latest, 1, 2" in run.stdout
+    assert {name: site.started_at(name) for name in site.services} == started
+
+
+def test_a_restore_that_fails_puts_back_what_was_there(site, restored, wait_until):
+    """To a moment after the last thing that was written, which PostgreSQL refuses when it has done again all that the log has."""
+    assert put_aside(site) == set()
+    site.sql("INSERT INTO written DEFAULT VALUES")
+    written = site.sql("SELECT count(*) FROM written")
+    # Nobody else writes any more
+    site.host.check_output("docker stop fba_server_1 fba_celery_worker fba_celery_beat")
+    moment = site.sql("SELECT clock_timestamp() + interval '1 s'")
+    wait_until(lambda: site.sql(f"SELECT clock_timestamp() > '{moment}'") == "t", timeout=10, what="the moment is over")
+    run = site.play(
+        "restore.yml", "-e", json.dumps({"restore_time": f"{moment}:00", "restore_database": "fba", "restore_only": "postgres"})
+    )
+    assert run.returncode != 0
+    said = " ".join(run.stdout.split())
+    assert "PostgreSQL was not restored, and has the data from before" in said
+    assert "recovery ended before configured recovery target was reached" in said
+    assert "restore_time is later than the last thing that the log has: without restore_time, all of it is restored" in said
+    # The stack goes on with it, and nothing is left of the try
+    assert site.sql("SELECT count(*) FROM written") == written
+    assert site.healthy() == site.services
+    assert put_aside(site) == set()
+
+
+def test_what_is_there_is_put_aside_by_a_restore_over_it(site, restored, wait_until):
+    """The latest, of PostgreSQL alone."""
+    site.sql("INSERT INTO written DEFAULT VALUES")
+    written = site.sql("SELECT count(*) FROM written")
+    archive(site, wait_until)
+    untouched = ("fba_redis", "fba_rabbitmq", "fba_nginx")
+    started = {name: site.started_at(name) for name in untouched}
+    play(site, "restore.yml", restore_database="fba", restore_only="postgres")
+    assert site.sql("SELECT count(*) FROM written") == written
+    assert site.healthy() == site.services
+    assert {name: site.started_at(name) for name in untouched} == started
+    (volume,) = put_aside(site)
+    folder = site.host.check_output(f"docker volume inspect --format '{{{{ .Mountpoint }}}}' {volume}")
+    assert site.host.file(f"{folder}/PG_VERSION").exists
+    # As the operator does who needs it no longer
+    site.host.check_output(f"docker volume rm {volume}")
