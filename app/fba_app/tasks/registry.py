@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from fba_app.settings import Settings
 
 if TYPE_CHECKING:
+    # Not at run time: the health check of the workers imports this each time that it asks
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from fba_app.tasks.context import TaskContext
     from fba_app.users.access import Principal
 
