@@ -71,6 +71,17 @@ def delivered_images(images: list[dict[str, Any]], containers: list[dict[str, An
     ]
 
 
+def registry_surplus(places: list[str], images: list[str]) -> list[str]:
+    """Return the folders of the tags in a registry's storage that are none of these images.
+
+    `places` are the paths of what each tag points to: …/repositories/<path>/_manifests/tags/<tag>/current.
+    """
+    wanted = {_repository(image) for image in images}
+    tags = [place.removesuffix("/current") for place in places]
+    parted = [(tag, *tag.rpartition("/repositories/")[2].split("/_manifests/tags/")) for tag in tags]
+    return [tag for tag, path, name in parted if (path, name) not in wanted]
+
+
 class FilterModule:
     """Filters on images."""
 
@@ -83,4 +94,5 @@ class FilterModule:
             "images_lacking": images_lacking,
             "registry_digest_name": registry_digest_name,
             "registry_name": registry_name,
+            "registry_surplus": registry_surplus,
         }

@@ -14,6 +14,7 @@ from ansible_collections.fba.stack.plugins.filter.images import (
     images_lacking,
     registry_digest_name,
     registry_name,
+    registry_surplus,
 )
 
 REGISTRY = "10.20.0.11:5000"
@@ -137,3 +138,12 @@ def test_only_what_came_through_the_registry_and_nobody_uses_is_removed() -> Non
         {"Id": "sha256:e", "RepoDigests": None},
     ]
     assert delivered_images(images, [{"ImageID": "sha256:b"}], REGISTRY) == ["sha256:a"]
+
+
+def test_what_no_image_is_called_by_is_surplus_in_the_registry() -> None:
+    root = "/var/lib/docker/volumes/fba_registry/_data/docker/registry/v2/repositories"
+    names = [registry_name(image, REGISTRY).removeprefix(f"{REGISTRY}/").rpartition(":") for image in IMAGES]
+    kept = [f"{root}/{path}/_manifests/tags/{tag}/current" for path, _, tag in names]
+    old = [f"{root}/{tag}" for tag in ("fba/app/_manifests/tags/76543210", "other/app/_manifests/tags/0123456789abcdef")]
+    assert registry_surplus(kept + [f"{tag}/current" for tag in old], IMAGES) == old
+    assert registry_surplus(kept, IMAGES) == []

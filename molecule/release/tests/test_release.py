@@ -42,6 +42,20 @@ def traffic(fleet):
 
 FIRST = (variants.mark(1), variants.adds_a_kind(), variants.changes_a_signature())
 
+REGISTRY = """
+import json, pathlib
+root = pathlib.Path("/var/lib/docker/volumes/fba_registry/_data/docker/registry/v2")
+blob = lambda digest: root / "blobs/sha256" / digest[7:9] / digest[7:] / "data"
+tags, incomplete = {}, []
+for link in (root / "repositories").glob("**/_manifests/tags/*/current/link"):
+    repository, tag = str(link.parents[4].relative_to(root / "repositories")), link.parents[1].name
+    tags.setdefault(repository, []).append(tag)
+    manifest = json.loads(blob(link.read_text()).read_text())
+    incomplete += [tag for part in [manifest["config"], *manifest["layers"]] if not blob(part["digest"]).exists()]
+print(json.dumps([tags, incomplete]))
+"""
+"""Prints what the stack's registry has: repository to tags, and the tags of images that lack a part."""
+
 soak = pytest.mark.skipif(not ROUNDS, reason="the long version, in make soak")
 
 
@@ -115,6 +129,28 @@ def interrupt(run):
     pytest.fail("Ansible has not ended after two interrupts")
 
 
+def goes_back(fleet, traffic, options, reasons):
+    """Try a release that fails, and return its output: everything is as it was before."""
+    before, started, names = record(fleet), version(fleet), images(fleet)
+    run = fleet.door.play("release.yml", *options)
+    assert run.returncode != 0
+    for reason in reasons:
+        assert re.search(reason, run.stdout), run.stdout[-6000:]
+    assert (record(fleet), version(fleet), images(fleet)) == (before, started, names)
+    assert is_whole(fleet, next(iter(names)))
+    assert not fleet["app1"].host.file("/var/lib/fba/lock.json").exists
+    assert traffic.failures() == [], traffic.failures()[:5]
+    return run.stdout
+
+
+def test_a_migration_that_fails_leaves_what_was_there(fleet, traffic, sources):
+    goes_back(
+        fleet, traffic, sources("migration", variants.mark(3), variants.failing_migration()), ["fba_migrate", "what ran before goes on"]
+    )
+    assert last_run(fleet)["outcome"] == "failed"
+    assert fleet["data"].sql("SELECT to_regclass('half_done') IS NULL") == "t"
+
+
 def test_a_release_that_is_interrupted_goes_on_and_nobody_notices(fleet, traffic, sources, schedules, wait_until, log_in_at):
     """It brings a kind of task that earlier workers do not know, and another signature of one that they do."""
     # Something for the scheduler to do
@@ -148,6 +184,10 @@ def test_a_release_that_is_interrupted_goes_on_and_nobody_notices(fleet, traffic
     log = [json.loads(line) for line in fleet["app1"].host.check_output("tail -n 2 /var/log/fba/deploys.jsonl").splitlines()]
     assert [(line["verb"], line["outcome"]) for line in log] == [("release", "interrupted"), ("release", "done")]
     assert not fleet["app1"].host.file("/var/lib/fba/lock.json").exists
+    # Of the release that failed before it, nothing is kept
+    tags, incomplete = json.loads(fleet["app1"].host.check_output(f"python3 -c '{REGISTRY}'"))
+    assert set(tags["fba/app"]) == {each["release"] for each in now["releases"]}
+    assert incomplete == []
     assert traffic.failures() == [], traffic.failures()[:5]
 
 
@@ -167,20 +207,6 @@ def test_a_rollback_leaves_the_tasks_of_the_newer_release_done(fleet, traffic, l
     assert traffic.failures() == [], traffic.failures()[:5]
 
 
-def goes_back(fleet, traffic, options, reasons):
-    """Try a release that fails, and return its output: everything is as it was before."""
-    before, started, names = record(fleet), version(fleet), images(fleet)
-    run = fleet.door.play("release.yml", *options)
-    assert run.returncode != 0
-    for reason in reasons:
-        assert re.search(reason, run.stdout), run.stdout[-6000:]
-    assert (record(fleet), version(fleet), images(fleet)) == (before, started, names)
-    assert is_whole(fleet, next(iter(names)))
-    assert not fleet["app1"].host.file("/var/lib/fba/lock.json").exists
-    assert traffic.failures() == [], traffic.failures()[:5]
-    return run.stdout
-
-
 def test_a_release_that_answers_with_errors_goes_back_by_itself(fleet, traffic, sources):
     """Its workers serve already when that comes out. Safe requests that it fails are asked of the others, so nobody sees an error."""
     options = sources("errors", variants.mark(2), variants.answers_500())
@@ -189,14 +215,6 @@ def test_a_release_that_answers_with_errors_goes_back_by_itself(fleet, traffic, 
     assert last_run(fleet)["outcome"] == "went back"
     assert "requests with an error" in last_run(fleet)["failures"][0]["message"]
     assert [step["step"] for step in last_run(fleet, "work1")["steps"]] == ["workers", "back: worker"]
-
-
-def test_a_migration_that_fails_leaves_what_was_there(fleet, traffic, sources):
-    goes_back(
-        fleet, traffic, sources("migration", variants.mark(3), variants.failing_migration()), ["fba_migrate", "what ran before goes on"]
-    )
-    assert last_run(fleet)["outcome"] == "failed"
-    assert fleet["data"].sql("SELECT to_regclass('half_done') IS NULL") == "t"
 
 
 @soak

@@ -1,4 +1,4 @@
 #!/bin/sh
 # As the official image: the one argument is the configuration
 set -eu
-exec docker-registry serve "$@"
+exec registry serve "$@"
