@@ -130,7 +130,7 @@ test-app: tools ## The application's tests against the running stack's data serv
 # converge, molecule verify.
 test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
-	$(TEST) $(CLEAN_HOSTS) && molecule converge && \
+	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && molecule converge && \
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
 	$(SINGLE) molecule destroy -s registry && \
 	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
@@ -141,7 +141,7 @@ soak: $(VENV)/.test $(COLLECTION) ## The long versions of the tests
 	$(TEST) bin/with-engine $(MAKE) soak-hosts
 
 soak-hosts: FORCE
-	$(TEST) $(CLEAN_HOSTS) && molecule converge && $(FLEET) molecule converge -s cluster && \
+	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && molecule converge && $(FLEET) molecule converge -s cluster && \
 	FBA_FAULTS_ROUNDS=2 FBA_FAULTS_TASKS=20000 FBA_FAULTS_RATE=8 $(FAULTS) && \
 	FBA_RELEASE_ROUNDS=9 $(FLEET) molecule verify -s release && $(FLEET) molecule destroy -s cluster && \
 	molecule converge && molecule test -s upgrade

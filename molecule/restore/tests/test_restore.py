@@ -36,7 +36,7 @@ def site(fleet):
 @pytest.fixture(scope="module")
 def place():
     """The host that has the backups."""
-    return testinfra.get_host("docker://debian13")
+    return testinfra.get_host("docker://store")
 
 
 @pytest.fixture(scope="module")
