@@ -72,14 +72,13 @@ def delivered_images(images: list[dict[str, Any]], containers: list[dict[str, An
 
 
 def registry_surplus(places: list[str], images: list[str]) -> list[str]:
-    """Return the folders of the tags in a registry's storage that are none of these images.
+    """Return those places in a registry's storage that are tags of none of these images.
 
     `places` are the paths of what each tag points to: …/repositories/<path>/_manifests/tags/<tag>/current.
     """
     wanted = {_repository(image) for image in images}
-    tags = [place.removesuffix("/current") for place in places]
-    parted = [(tag, *tag.rpartition("/repositories/")[2].split("/_manifests/tags/")) for tag in tags]
-    return [tag for tag, path, name in parted if (path, name) not in wanted]
+    parted = [(place, *place.rpartition("/repositories/")[2].split("/_manifests/tags/")) for place in places]
+    return [place for place, path, tag in parted if (path, tag.removesuffix("/current")) not in wanted]
 
 
 class FilterModule:
