@@ -9,12 +9,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from celery.exceptions import Reject, SoftTimeLimitExceeded
+from greenlet import GreenletExit
 from pydantic import BaseModel
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -35,6 +37,9 @@ INTERVAL = 2.0
 
 PATIENCE = 60.0
 """Seconds that the beginning and the end of a task wait for PostgreSQL, before it is left to be run again."""
+
+ENDS = (GreenletExit, SystemExit, KeyboardInterrupt)
+"""What ends an attempt from outside: its worker has lost the broker, or is told to stop at once."""
 
 Value = TypeVar("Value")
 logger = logging.getLogger(__name__)
@@ -237,6 +242,28 @@ def _succeed(task: Task, context: TaskContext, result: BaseModel) -> None:
     _end(task, values, tuple(context.on_success))
 
 
+def end_from_outside(error: BaseException | None) -> BaseException | None:
+    """Return what has ended an attempt from outside, if an error was raised on the way out of that; else None."""
+    while error is not None and not isinstance(error, ENDS):
+        error = error.__context__
+    return error
+
+
+@contextmanager
+def _unmasked() -> Iterator[None]:
+    """Let the end of an attempt be seen as what it is.
+
+    It is raised wherever the attempt waits, so in the middle of a library too, which tidies up and may fail at that:
+    SQLAlchemy raises a ProgrammingError in its place. Taken for the task's own error, it would fail what shall run again.
+    """
+    try:
+        yield
+    except Exception as error:
+        if end := end_from_outside(error):
+            raise end from None
+        raise
+
+
 def _message(error: BaseException) -> str:
     if isinstance(error, SQLAlchemyError):
         # Its words are SQL and addresses, which are for the log.
@@ -264,11 +291,12 @@ def _attempt(task: Task, kind: Kind) -> None:
     assert task.claim is not None  # noqa: S101
     keeper().add(task.claim, context)
     try:
-        outcome = kind.run(context, kind.arguments.model_validate(task.arguments))
-        if isinstance(outcome, FanOut):
-            _split(task, outcome)
-        else:
-            _succeed(task, context, outcome)
+        with _unmasked():
+            outcome = kind.run(context, kind.arguments.model_validate(task.arguments))
+            if isinstance(outcome, FanOut):
+                _split(task, outcome)
+            else:
+                _succeed(task, context, outcome)
     except CancelledError:
         _end(task, {"state": State.CANCELLED, "finished_at": func.now()})
     except (TimeLimitError, SoftTimeLimitExceeded):

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from celery.exceptions import Reject
+from greenlet import GreenletExit
 from pydantic import BaseModel
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import OperationalError
@@ -266,6 +267,32 @@ def test_a_task_whose_worker_is_lost_is_queued_again_until_it_has_lost_too_many(
     runner.run(task_id)
     task = get(task_id)
     assert (task.state, task.error) == (State.FAILED, "Its worker was lost 2 times.")
+
+
+def test_an_attempt_that_is_ended_from_outside_fails_nothing(define: Define) -> None:
+    """As a greenlet is when its worker loses the broker: here in a library, which then complains of its own."""
+
+    def run(context: TaskContext, arguments: Number) -> Number:
+        if context.attempt == 1:
+            try:
+                raise GreenletExit
+            finally:
+                with db.session() as session:
+                    session.execute(text("SELECT no_such_column"))
+        return arguments
+
+    define(run, max_attempts=2)
+    task_id = add()
+    with pytest.raises(GreenletExit):
+        runner.run(task_id)
+    task = get(task_id)
+    assert (task.state, task.error, task.attempt) == (State.RUNNING, None, 1)
+    # As of a worker that was lost
+    change(task_id, lease_until=func.now())
+    with db.session() as session, session.begin():
+        assert requeue_lost(session) >= 1
+    runner.run(task_id)
+    assert get(task_id).state == State.SUCCEEDED
 
 
 def test_a_lease_is_renewed_while_the_task_runs(define: Define, monkeypatch: pytest.MonkeyPatch) -> None:
