@@ -254,7 +254,7 @@ def _unmasked() -> Iterator[None]:
     """Let the end of an attempt be seen as what it is.
 
     It is raised wherever the attempt waits, so in the middle of a library too, which tidies up and may fail at that:
-    SQLAlchemy raises a ProgrammingError in its place. Taken for the task's own error, it would fail what shall run again.
+    SQLAlchemy raises a ProgrammingError in its place. Taken for the task's own error, that would fail the task.
     """
     try:
         yield
