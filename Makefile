@@ -136,12 +136,15 @@ test-hosts: $(VENV)/.test $(COLLECTION)
 	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
 	$(FAULTS) && $(FLEET) molecule verify -s release
 
-# Hours: every fault three times and 20,000 tasks, ten releases and ten rollbacks, upgrades of the data services between real versions
+# Hours: the restore drill, every fault three times and 20,000 tasks, ten releases and ten rollbacks, upgrades of the data services between
+# real versions. What was restored is what the inventory says
 soak: $(VENV)/.test $(COLLECTION) ## The long versions of the tests
 	$(TEST) bin/with-engine $(MAKE) soak-hosts
 
 soak-hosts: FORCE
-	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && molecule converge && $(FLEET) molecule converge -s cluster && \
+	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && molecule converge && \
+	$(SINGLE) molecule converge -s registry && $(SINGLE) molecule verify -s restore && $(SINGLE) molecule idempotence -s registry && \
+	$(SINGLE) molecule destroy -s registry && $(FLEET) molecule converge -s cluster && \
 	FBA_FAULTS_ROUNDS=2 FBA_FAULTS_TASKS=20000 FBA_FAULTS_RATE=8 $(FAULTS) && \
 	FBA_RELEASE_ROUNDS=9 $(FLEET) molecule verify -s release && $(FLEET) molecule destroy -s cluster && \
 	molecule converge && molecule test -s upgrade
@@ -155,9 +158,8 @@ converge-registry: FORCE
 verify-default: FORCE
 	$(TEST) molecule verify
 
-# What was restored is what the inventory says, and does all that a stack does. Its last test destroys it
 verify-registry: FORCE
-	$(TEST) $(SINGLE) molecule verify -s restore && $(SINGLE) molecule idempotence -s registry && $(SINGLE) molecule verify -s registry
+	$(TEST) $(SINGLE) molecule idempotence -s registry && $(SINGLE) molecule verify -s registry
 
 FORCE:
 

@@ -1,6 +1,7 @@
 """What the tests of all scenarios share."""
 
 import base64
+import functools
 import gzip
 import json
 import os
@@ -71,6 +72,13 @@ def reboot():
 TLS = "/run/fba/tls"
 
 
+@functools.cache
+def _secrets(file, project):
+    """Return what a vault file holds. Once: to open one takes a second of processor time, and each test has a stack of its own."""
+    view = ["ansible-vault", "view", "--vault-password-file", str(project / "bin" / "vault-password"), str(file)]
+    return yaml.safe_load(subprocess.run(view, check=True, capture_output=True).stdout)
+
+
 class Stack:
     """A stack, as one of its hosts has it: asked through its public door, which may be another host, or on the host."""
 
@@ -85,9 +93,7 @@ class Stack:
         self.url = f"http://{self._address(door or self.name)}:8000"
         self.inventory = os.environ["MOLECULE_INVENTORY_FILE"]
         self.project = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
-        secrets = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets" / "fba_secrets.yml"
-        view = ["ansible-vault", "view", "--vault-password-file", str(self.project / "bin" / "vault-password"), str(secrets)]
-        self.secrets = yaml.safe_load(subprocess.run(view, check=True, capture_output=True).stdout)
+        self.secrets = _secrets(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "secrets" / "fba_secrets.yml", self.project)
 
     @staticmethod
     def _address(name):
