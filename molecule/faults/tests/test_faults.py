@@ -136,6 +136,7 @@ def test_nothing_is_lost_and_nothing_is_done_twice(fleet, submissions, healings,
         )
         print(f"tries: {report['tries']}; states: {report['states']}")
     if path := os.environ.get("FBA_FAULTS_REPORT"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     assert report["accepted"] > 100
     assert not report["lost"]

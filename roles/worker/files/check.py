@@ -37,7 +37,8 @@ def node_files() -> list[Path]:
 def pool_begins() -> bool:
     """Return whether a pool was started less than `START` seconds ago."""
     now = time.time()
-    return any(now - path.stat().st_mtime < START for path in node_files())
+    # A start in the future is that of a clock which was set back since, and says nothing
+    return any(0 <= now - path.stat().st_mtime < START for path in node_files())
 
 
 def silent_pools(app: Celery, nodes: set[str]) -> set[str]:
