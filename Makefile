@@ -103,7 +103,7 @@ remove-host: tools ## Take a host out of the stack: host=work3; drain=60 to wait
 rotate-authority: tools ## Put another internal authority in the place of the present one, while everything goes on
 	$(PLAY) playbooks/rotate_authority.yml $(ARGS)
 
-test: test-quick ## Everything that must hold: lint, unit tests, the app's tests, and the stack on bare test hosts
+test: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Everything that must hold: lint, unit tests, the app's tests, and the stack on bare test hosts
 	$(TEST) bin/with-engine $(MAKE) test-hosts
 
 test-quick: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Lint and unit tests; no container
@@ -125,29 +125,30 @@ quick-application: FORCE
 test-app: tools ## The application's tests against the running stack's data services; tests="-k storage" for some
 	$(PLAY) tests/app/run.yml -e '{"app_tests": "$(tests)"}' $(ARGS)
 
-# Each host is a bare machine with systemd. The second one pulls the images that the first one has built; from then on they mostly wait,
-# so both are verified at once. The six of the cluster come after them, and releases and faults are tried on these. For one of them alone: molecule
-# converge, molecule verify.
+# Each host is a bare machine with systemd. The first one is deployed while what needs no host is tested, because its deploy leaves a core
+# idle. The second one pulls the images that the first one has built; both are verified at once. What a restore has brought back is what the
+# inventory says, so the second deploy comes after it. The six of the cluster come after them, and releases and faults are tried on these. For
+# one of them alone: molecule converge, molecule verify.
 test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
-	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && molecule converge && \
+	$(TEST) $(CLEAN_HOSTS) && $(MAKE) --jobs=2 converge-default test-quick && \
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
 	$(SINGLE) molecule destroy -s registry && \
 	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
 	$(FAULTS) && $(FLEET) molecule verify -s release
 
-# Hours: the restore drill, every fault three times and 20,000 tasks, ten releases and ten rollbacks, upgrades of the data services between
-# real versions. What was restored is what the inventory says
+# Hours: every fault three times and 20,000 tasks, ten releases and ten rollbacks, upgrades of the data services between real versions
 soak: $(VENV)/.test $(COLLECTION) ## The long versions of the tests
 	$(TEST) bin/with-engine $(MAKE) soak-hosts
 
 soak-hosts: FORCE
-	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && molecule converge && \
-	$(SINGLE) molecule converge -s registry && $(SINGLE) molecule verify -s restore && $(SINGLE) molecule idempotence -s registry && \
-	$(SINGLE) molecule destroy -s registry && $(FLEET) molecule converge -s cluster && \
+	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && molecule converge && $(FLEET) molecule converge -s cluster && \
 	FBA_FAULTS_ROUNDS=2 FBA_FAULTS_TASKS=20000 FBA_FAULTS_RATE=8 $(FAULTS) && \
 	FBA_RELEASE_ROUNDS=9 $(FLEET) molecule verify -s release && $(FLEET) molecule destroy -s cluster && \
 	molecule converge && molecule test -s upgrade
+
+converge-default: FORCE
+	$(TEST) molecule converge -s store && molecule converge
 
 idempotence-default: FORCE
 	$(TEST) molecule idempotence
@@ -159,7 +160,7 @@ verify-default: FORCE
 	$(TEST) molecule verify
 
 verify-registry: FORCE
-	$(TEST) $(SINGLE) molecule idempotence -s registry && $(SINGLE) molecule verify -s registry
+	$(TEST) $(SINGLE) molecule verify -s restore && $(SINGLE) molecule idempotence -s registry && $(SINGLE) molecule verify -s registry
 
 FORCE:
 
