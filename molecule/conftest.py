@@ -5,6 +5,7 @@ import functools
 import gzip
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -158,6 +159,12 @@ class Stack:
             f"docker exec {container} /opt/supervisor/bin/supervisorctl -c /etc/supervisor/supervisord.conf pid {program}"
         )
         return int(answer.stdout) if answer.rc == 0 and answer.stdout.strip().isdigit() else 0
+
+    def pool_pids(self, pool):
+        """Return the process ids, inside the worker's container, of a pool's running processes."""
+        answer = self.host.run("docker exec fba_celery_worker /opt/supervisor/bin/supervisorctl -c /etc/supervisor/supervisord.conf status")
+        lines = [line.replace(",", " ").split() for line in answer.stdout.splitlines() if " RUNNING " in line]
+        return [int(words[3]) for words in lines if re.fullmatch(rf"worker-{pool}(-\d+)?", words[0])]
 
     def consumes(self):
         """Return whether every pool of the worker says that it consumes. What Docker says of its health is some seconds old."""

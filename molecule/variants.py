@@ -229,6 +229,17 @@ def incompatible_migration(reason="the table of greetings is not what the releas
     )
 
 
+def measured_tasks(apps):
+    """Add the tasks of the bench, from its folder of applications."""
+
+    def change(root):
+        _add(root, "fba_app/bench.py", (apps / "ours.py").read_text(encoding="utf-8"))
+        _add(root, "fba_app/measured.py", (apps / "measured.py").read_text(encoding="utf-8"))
+        _edit(root, "fba_app/celery.py", r'^(app = Celery\(.*"fba_app\.maintenance")', r'\1, "fba_app.bench"')
+
+    return change
+
+
 # What a bad release brings
 
 

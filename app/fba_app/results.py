@@ -1,14 +1,92 @@
 """Where Celery keeps the results of tasks."""
 
+import threading
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 # Celery hides that this cannot be imported (it wants kombu's extra dependencies) and then never tries Redis again after
 # an error. Here it fails at once.
 import kombu.transport.redis  # noqa: F401
 from celery.backends.redis import RedisBackend
-from redis import BlockingConnectionPool
+from redis import BlockingConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from fba_app.keepalive import SOCKET_OPTIONS
+
+STORE = """
+local present = redis.call('GET', KEYS[1])
+if present then
+    local decoded, meta = pcall(cjson.decode, present)
+    if decoded and type(meta) == 'table' and meta.status == 'SUCCESS' then
+        return 0
+    end
+end
+if tonumber(ARGV[2]) > 0 then
+    redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+else
+    redis.call('SET', KEYS[1], ARGV[1])
+end
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return 1
+"""
+"""Keep a result, and tell who waits for it. A task that has succeeded stays so, whatever comes of a second attempt."""
+
+
+class _Result:
+    """A result on its way to Redis."""
+
+    def __init__(self, key: bytes, value: str | bytes, expires: int) -> None:
+        self.arguments = (key, value, expires)
+        self.stored = False
+        self.error: Exception | None = None
+
+
+class Batches:
+    """Sends the results of tasks that end at the same time together; each task still waits for the answer to its own.
+
+    Whoever comes while others are being sent waits, and the first of them sends for all. For threads and greenlets.
+    """
+
+    def __init__(self, client: Callable[[], Redis]) -> None:
+        self._client = client
+        self._waiting: deque[_Result] = deque()
+        self._turn = threading.Lock()
+
+    def store(self, key: bytes, value: str | bytes, expires: int) -> None:
+        """Return when Redis has the result. `expires`: seconds that it stays, 0 for ever.
+
+        Raises:
+            redis.exceptions.RedisError: Redis does not have it, or has not said so.
+        """
+        result = _Result(key, value, expires)
+        self._waiting.append(result)
+        with self._turn:
+            if not (result.stored or result.error):
+                self._send()
+        if result.error:
+            raise result.error
+
+    def _send(self) -> None:
+        batch = []
+        while self._waiting:
+            batch.append(self._waiting.popleft())
+        try:
+            with self._client().pipeline(transaction=False) as pipe:
+                for result in batch:
+                    key, value, expires = result.arguments
+                    pipe.eval(STORE, 1, key, value, expires)
+                answers = pipe.execute(raise_on_error=False)
+            for result, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, Exception):
+                    result.error = answer
+                else:
+                    result.stored = True
+        finally:
+            # Also where this task alone is ended from outside: the others try again, as with a lost connection.
+            for result in batch:
+                if not (result.stored or result.error):
+                    result.error = RedisConnectionError("the batch of results did not get through")
 
 
 class ResultBackend(RedisBackend):  # type: ignore[misc]
@@ -17,6 +95,7 @@ class ResultBackend(RedisBackend):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(*args, **kwargs)
         self.connparams["socket_keepalive_options"] = SOCKET_OPTIONS
+        self._batches = Batches(lambda: self.client)
 
     @property
     def ConnectionPool(self) -> type[BlockingConnectionPool]:  # noqa: N802
@@ -29,3 +108,20 @@ class ResultBackend(RedisBackend):  # type: ignore[misc]
         Celery does so for the case that the publisher waits. It makes publishing fail with Redis, which has no part in
         it, and costs a round trip. Whoever does wait for a result subscribes at that point.
         """
+
+    def _store_result(
+        self,
+        task_id: str,
+        result: Any,  # noqa: ANN401
+        state: str,
+        traceback: Any = None,  # noqa: ANN401
+        request: Any = None,  # noqa: ANN401
+        **_kwargs: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Keep a result in one round trip: Celery asks first whether the task has succeeded already."""
+        meta = {**self._get_result_meta(result=result, state=state, traceback=traceback, request=request)}
+        self._set_with_state(self.get_key_for_task(task_id), self.encode({**meta, "task_id": task_id}), state)
+        return result
+
+    def _set(self, key: bytes, value: str | bytes, expires: int | None = None) -> None:
+        self._batches.store(key, value, (self.expires if expires is None else expires) or 0)

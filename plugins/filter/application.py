@@ -80,21 +80,27 @@ def worker_names(stack: str, count: int) -> list[str]:
 
 
 def worker_programs(pools: list[dict[str, Any]], app: str, log_level: str, time_limit: int, cores: int) -> list[dict[str, Any]]:
-    """Return one supervised program per pool.
+    """Return the supervised programs of the pools: one for each process that runs Celery.
 
     `app` is Celery's -A, `time_limit` the seconds a task may take, `cores` the number of children of a pool that names none.
     """
     programs = []
-    for pool in pools:
-        command = ["python3", "/opt/worker/run.py", pool["name"], "celery", "-A", app, "worker"]
+    for pool, name in [(pool, name) for pool in pools for name in process_names(pool)]:
+        command = ["nice", "-n", str(pool["nice"])] if pool.get("nice") else []
+        command += ["python3", "/opt/worker/run.py", name, "celery", "-A", app, "worker"]
         command += ["-P", pool["pool"], "-c", str(pool.get("concurrency") or cores), "-Q", ",".join(pool["queues"])]
         command += [f"--loglevel={log_level}", f"--time-limit={time_limit}"]
         if pool.get("max_memory"):
             command.append(f"--max-memory-per-child={pool['max_memory']}")
         # Workers need not know each other: neither does one wait for the others at start
         command += ["--without-gossip", "--without-mingle"]
-        programs.append({"name": f"worker-{pool['name']}", "command": command})
+        programs.append({"name": f"worker-{name}", "command": command})
     return programs
+
+
+def process_names(pool: dict[str, Any]) -> list[str]:
+    """Return a name for each process of a pool; the first has no number."""
+    return [pool["name"]] + [f"{pool['name']}-{number}" for number in range(2, int(pool.get("processes") or 1) + 1)]
 
 
 class FilterModule:

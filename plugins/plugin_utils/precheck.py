@@ -18,6 +18,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.text.formatters import human_to_bytes
 from ansible.module_utils.errors import UnsupportedError
 
+from ansible_collections.fba.stack.plugins.filter.application import process_names
 from ansible_collections.fba.stack.plugins.filter.backup import backup_place
 from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
 from ansible_collections.fba.stack.plugins.filter.network import FIRST_REPLICA, gateway
@@ -235,7 +236,8 @@ def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
                     " leave it out, or set fba_image_source to registry"
                 )
     if "worker" in services and "worker_pools" in values:
-        pools = [pool["name"] for pool in values["worker_pools"]]
+        # Of each process, which are numbered from the second one on
+        pools = [name for pool in values["worker_pools"] for name in process_names(pool)]
         if not pools:
             yield "worker_pools is empty: at least one pool is needed, or nothing consumes"
         for pool in sorted(set(pools)):
@@ -243,6 +245,11 @@ def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
                 yield f"worker_pools has the name {pool!r} {pools.count(pool)} times: names must differ"
             if not re.fullmatch(r"[A-Za-z0-9_-]+", pool):
                 yield f"worker_pools has the name {pool!r}: allowed are letters, digits, underscores and dashes"
+        for pool in values["worker_pools"]:
+            if pool.get("processes", 1) < 1:
+                yield f"worker_pools has {pool['processes']} processes for {pool['name']!r}: allowed are 1 or more"
+            if not 0 <= pool.get("nice", 0) <= 19:
+                yield f"worker_pools has nice {pool['nice']} for {pool['name']!r}: allowed are 0 to 19"
     if "beat" in services:
         programs = ["beat", *(program["name"] for program in values.get("beat_programs", []))]
         for program in sorted(set(programs)):

@@ -143,5 +143,15 @@ def test_every_pool_is_a_program() -> None:
     assert "--max-memory-per-child=200000" in cpu["command"]
     assert not [word for word in io["command"] if word.startswith("--max-memory")]
     assert {"--time-limit=600", "--loglevel=info"} <= set(io["command"]) & set(cpu["command"])
+    assert io["command"][0] == cpu["command"][0] == "python3"
     # run.py wants the pool's name before the command
     assert option(cpu["command"], "/opt/worker/run.py") == "cpu"
+
+
+def test_a_pool_with_several_processes_is_several_programs_and_can_give_way() -> None:
+    pool = {"name": "io", "pool": "gevent", "concurrency": 500, "processes": 3, "nice": 5, "queues": ["io"]}
+    programs = worker_programs([pool], "fba_app.celery", "info", 600, 4)
+    assert [program["name"] for program in programs] == ["worker-io", "worker-io-2", "worker-io-3"]
+    assert [option(program["command"], "/opt/worker/run.py") for program in programs] == ["io", "io-2", "io-3"]
+    assert {option(program["command"], "-c") for program in programs} == {"500"}
+    assert all(program["command"][:3] == ["nice", "-n", "5"] for program in programs)

@@ -572,7 +572,7 @@ def test_worker_has_another_node_name_each_time_and_keeps_it_for_the_check(tmp_p
     first, second = (words[words.index("-n") + 1] for words in started)
     assert first != second
     assert all(name.startswith("io-") and name.endswith(f"@{socket.gethostname()}") for name in (first, second))
-    assert started[0] == ["celery", "celery", "-A", "app", "worker", "-n", first, "--include", "tls_errors"]
+    assert started[0] == ["celery", "celery", "-A", "app", "worker", "-n", first, "--include", "tls_errors,buffered_events"]
     assert (tmp_path / "io.node").read_text() == second
     assert paths == ["/opt/include:/srv/app", "/opt/include"]
 

@@ -11,6 +11,7 @@ import time
 from datetime import timedelta
 from math import inf
 from typing import NamedTuple
+from uuid import UUID
 
 from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection
@@ -22,6 +23,7 @@ from sqlalchemy.orm import Session
 from fba_app import db
 from fba_app.celery import DEAD_LETTER_QUEUE
 from fba_app.celery import app as celery_app
+from fba_app.tasks.confirms import Confirms
 from fba_app.tasks.models import DUE, LEASE, State, Task
 from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE
 
@@ -85,6 +87,7 @@ class Relay:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._connection: Connection | None = None
+        self._confirms: Confirms | None = None
 
     @property
     def available(self) -> bool:
@@ -148,16 +151,27 @@ class Relay:
     def _connected(self) -> Connection:
         if self._connection is None:
             connection = celery_app.connection_for_write(
-                connect_timeout=PATIENCE, transport_options={"read_timeout": PATIENCE, "write_timeout": PATIENCE}
+                connect_timeout=PATIENCE,
+                transport_options={
+                    "read_timeout": PATIENCE,
+                    "write_timeout": PATIENCE,
+                    # Many at a time, and not after each message.
+                    "confirm_publish": False,
+                },
             )
             connection.ensure_connection(max_retries=1, interval_start=0)
             self._connection = connection
         return self._connection
 
+    def _confirmed(self) -> Confirms:
+        if self._confirms is None:
+            self._confirms = Confirms(self._connected())
+        return self._confirms
+
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.release()
-            self._connection = None
+            self._connection = self._confirms = None
 
     def _queue(self, name: str) -> Queue | None:
         connection = self._connected()
@@ -178,20 +192,26 @@ class Relay:
             rows = session.execute(due.order_by(Task.due_at).limit(BATCH).with_for_update(skip_locked=True)).all()
             if not rows:
                 return 0
-            producer = celery_app.amqp.Producer(self._connected())
-            for task_id, kind, queue in rows:
-                celery_app.send_task(
-                    celery_name(kind),
-                    task_id=str(task_id),
-                    queue=queue,
-                    producer=producer,
-                    ignore_result=True,
-                    retry=False,
-                    confirm_timeout=PATIENCE,
-                )
-                self._heard = time.monotonic()
-            session.execute(update(Task).where(Task.id.in_([row.id for row in rows])).values(published_at=func.now()))
-            return len(rows)
+            published = self._publish([(row.id, row.kind, row.queue) for row in rows])
+            session.execute(update(Task).where(Task.id.in_(published)).values(published_at=func.now()))
+            if len(published) < len(rows):
+                # They are due still.
+                logger.warning("the broker has refused %s of %s messages", len(rows) - len(published), len(rows))
+            return len(published)
+
+    def _publish(self, tasks: list[tuple[UUID, str, str]]) -> list[UUID]:
+        """Publish tasks (id, kind, queue); return the ids of those that the broker has safe."""
+        confirms = self._confirmed()
+        producer = celery_app.amqp.Producer(confirms.channel)
+        numbers = {}
+        for task_id, kind, queue in tasks:
+            numbers[confirms.expect()] = task_id
+            celery_app.send_task(
+                celery_name(kind), task_id=str(task_id), queue=queue, producer=producer, ignore_result=True, retry=False
+            )
+        refused = confirms.wait(PATIENCE)
+        self._heard = time.monotonic()
+        return [task_id for number, task_id in numbers.items() if number not in refused]
 
 
 relay = Relay()

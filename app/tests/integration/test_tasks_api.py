@@ -221,6 +221,23 @@ def test_what_is_due_is_published_once(queue: str, own_relay: Relay) -> None:
     assert set(found) == wanted
 
 
+def test_what_the_broker_refuses_stays_due(queue: str, own_relay: Relay) -> None:
+    full = celery_app.amqp.queues[queue]
+    full.queue_arguments = {**full.queue_arguments, "x-max-length": 1, "x-overflow": "reject-publish"}
+    wanted = {due(queue) for _ in range(50)}
+    own_relay._look()
+    with celery_app.connection_for_write() as connection:
+        # A quorum queue takes some more than its limit when many come at once.
+        found = messages(connection, queue)
+        assert 1 <= len(found) < 50
+        while len(found) < 50:
+            own_relay._look()
+            more = messages(connection, queue)
+            assert more, "none is left"
+            found += more
+    assert set(found) == wanted
+
+
 def test_two_relays_share_what_is_due(queue: str) -> None:
     wanted = {due(queue) for _ in range(250)}
     relays = [Relay(), Relay()]

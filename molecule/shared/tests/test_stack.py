@@ -43,6 +43,16 @@ def test_flower_asks_for_the_generated_password_and_shows_the_workers(stack, wai
 
     wait_until(lambda: pools() == {"io", "cpu"}, timeout=30, what="Flower shows both pools")
 
+    # It turns the workers' events on, every few seconds: of a task that came before, it never hears
+    submitted = []
+
+    def shown():
+        submitted.append(stack.get("/run-task/?duration=0")[1]["task_id"])
+        tasks = stack.get("/flower/api/tasks?limit=100", auth=auth)[1]
+        return any(tasks.get(task_id, {}).get("state") == "SUCCESS" for task_id in submitted)
+
+    wait_until(shown, timeout=30, what="Flower shows that a task has succeeded")
+
 
 def test_flower_and_the_application_keep_their_metrics_to_themselves(stack):
     assert [stack.get(path)[0] for path in ("/flower/metrics", "/flower/healthcheck", "/metrics")] == [404, 404, 404]

@@ -1,0 +1,52 @@
+"""Publishing many messages before waiting for the broker to have them safe.
+
+py-amqp waits for the broker's word after each message, which is a round trip and the broker's write to disk for each.
+"""
+
+from kombu import Connection
+
+
+class Confirms:
+    """What the broker says of the messages published on a channel of its own. For one thread.
+
+    Attributes:
+        channel: Where to publish. Nobody else may, because messages are known by their number.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.channel = connection.channel()
+        self._published = 0
+        self._open: set[int] = set()
+        self._refused: set[int] = set()
+        self.channel.events["basic_ack"].add(self._acknowledged)
+        self.channel.events["basic_nack"].add(self._not_acknowledged)
+        self.channel.confirm_select()
+
+    def expect(self) -> int:
+        """Return the number of the message that is published next."""
+        self._published += 1
+        self._open.add(self._published)
+        return self._published
+
+    def wait(self, patience: float) -> set[int]:
+        """Wait until the broker has spoken of every message; return the numbers of those that it refused.
+
+        Raises:
+            TimeoutError: it has said nothing for so many seconds. What it has of the messages is not known.
+        """
+        while self._open:
+            self._connection.drain_events(timeout=patience)
+        refused, self._refused = self._refused, set()
+        return refused
+
+    def _acknowledged(self, number: int, multiple: bool) -> None:
+        self._open -= self._meant(number, multiple)
+
+    def _not_acknowledged(self, number: int, multiple: bool) -> None:
+        meant = self._meant(number, multiple)
+        self._refused |= meant
+        self._open -= meant
+
+    def _meant(self, number: int, multiple: bool) -> set[int]:
+        return {each for each in self._open if each <= number} if multiple else {number}

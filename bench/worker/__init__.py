@@ -1,0 +1,1 @@
+"""Workers: tasks of which the bench knows what they cost, on the RabbitMQ and the Redis of a deployed stack."""

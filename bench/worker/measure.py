@@ -1,0 +1,113 @@
+"""Start a container of workers, and count the tasks that it reports: measure.py CONTAINER SECONDS WARM_UP [LOAD…]
+
+Runs on the host, with its Python alone. The queue has been filled before; with LOAD, a command, that is run once the first task is reported, and
+keeps the queue filled. Prints JSON: `tasks` per kind, `seconds`, `cpu_seconds` of the container, `busy` the share of all cores that anything used,
+`memory` in bytes at the end, without files that can be read again, and of each kind the `queued` seconds at percentiles 50 and 99.
+"""
+
+import json
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PORT = 9125
+KINDS = ("noop", "wait", "cpu")
+DATAGRAM = struct.Struct("!Bdd")
+PATIENCE = 90.0
+"""Seconds that a container has for its first task, from its start."""
+
+
+def cgroup(container: str, controller: str) -> Path:
+    """Return the folder in which the kernel accounts for a container."""
+    docker = ["docker", "inspect", "--format", "{{ .Id }}", container]
+    name = subprocess.run(docker, check=True, capture_output=True, text=True).stdout.strip()
+    (found,) = (path for root in (controller, ".") for path in Path("/sys/fs/cgroup", root).glob(f"**/*{name}*") if path.is_dir())
+    return found
+
+
+def cpu_seconds(group: Path) -> float:
+    """Return the processor time of a group, in either version of cgroups."""
+    if (usage := group / "cpuacct.usage").exists():
+        return int(usage.read_text()) / 1e9
+    return int(dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())["usage_usec"]) / 1e6
+
+
+def memory(group: Path) -> int:
+    """Return the bytes that a group holds, as `docker stats` counts them."""
+    usage = next(file for file in (group / "memory.current", group / "memory.usage_in_bytes") if file.exists())
+    details = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return int(usage.read_text()) - int(details.get("total_inactive_file", details["inactive_file"]))
+
+
+def busy_and_all() -> tuple[float, float]:
+    """Return the machine's processor time since it was started: used, and in all."""
+    ticks = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def receive(listener: socket.socket, until: float) -> list[tuple[int, float, float]]:
+    """Return what is reported up to a moment of the monotonic clock."""
+    reports = []
+    while (left := until - time.monotonic()) > 0:
+        listener.settimeout(left)
+        try:
+            reports.append(DATAGRAM.unpack(listener.recv(64)))
+        except TimeoutError:
+            break
+    return reports
+
+
+def percentiles(values: list[float]) -> list[float]:
+    """Return the median and the 99th percentile."""
+    cuts = statistics.quantiles(values, n=100, method="inclusive") if len(values) > 1 else values * 99
+    return [round(cuts[49], 4), round(cuts[98], 4)]
+
+
+def main() -> None:
+    """Measure, and print it."""
+    container, seconds, warm_up, *load = sys.argv[1:]
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+    listener.bind(("", PORT))
+    started = time.monotonic()
+    subprocess.run(["docker", "start", container], check=True, stdout=subprocess.DEVNULL)
+    listener.settimeout(PATIENCE)
+    try:
+        listener.recv(64)
+    except TimeoutError:
+        logs = subprocess.run(["docker", "logs", "--tail", "30", container], capture_output=True, text=True, check=True)
+        sys.exit(f"{container} has done no task in {PATIENCE:.0f} s:\n{logs.stdout}{logs.stderr}")
+    first = time.monotonic() - started
+    loader = subprocess.Popen(load) if load else None
+    receive(listener, time.monotonic() + float(warm_up))
+
+    group, account = cgroup(container, "cpuacct"), cgroup(container, "memory")
+    cpu, (busy, total), begin = cpu_seconds(group), busy_and_all(), time.monotonic()
+    reports = receive(listener, begin + float(seconds))
+    took = time.monotonic() - begin
+    now_busy, now_total = busy_and_all()
+    result = {
+        "tasks": {name: sum(kind == number for kind, _, _ in reports) for number, name in enumerate(KINDS)},
+        "seconds": round(took, 3),
+        "first": round(first, 1),
+        "cpu_seconds": round(cpu_seconds(group) - cpu, 3),
+        "busy": round((now_busy - busy) / (now_total - total), 3),
+        "memory": memory(account),
+        "queued": {
+            name: percentiles(waited)
+            for number, name in enumerate(KINDS)
+            if (waited := [began - submitted for kind, submitted, began in reports if kind == number])
+        },
+    }
+    if loader:
+        loader.kill()
+        loader.wait()
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Measure workers on a deployed stack: the stack's own, and each contender on the stack's RabbitMQ and Redis."""
+
+import json
+import shlex
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+HERE = Path(__file__).parent
+IMAGE = "fba/bench:latest"
+LOAD = "fba_bench_load"
+CONTENDER = "fba_bench_worker"
+"""The container of the contender that is measured."""
+
+OURS = "ours"
+WARM_UP = 3.0
+"""Seconds from the first task to the begin of a measurement."""
+
+WORKER_FOLDER = "/etc/fba/fba_celery_worker"
+"""Where the host has the files of the stack's worker, its settings among them."""
+
+
+class Host(Protocol):
+    """What testinfra's host does."""
+
+    def check_output(self, command: str, *arguments: str) -> str:
+        """Run a command that must succeed, and return what it prints."""
+        ...
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to run tasks: a file in `contenders`.
+
+    `environment` is the name of its requirements, `app` the module of `apps` that fills its queue. `container` is that of a worker which is
+    deployed already; for the others, `command` is what runs, or for one kind of task that of `commands`. `most` is what it can be expected to
+    do at most, in tasks a second: so many are there before it begins.
+    """
+
+    name: str
+    title: str
+    environment: str
+    app: str
+    most: dict[str, int]
+    container: str = CONTENDER
+    command: list[str] = field(default_factory=list)
+    commands: dict[str, list[str]] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+def contenders() -> dict[str, Contender]:
+    """Return all contenders by name, ours first."""
+    files = sorted((HERE / "contenders").glob("*.yml"), key=lambda file: (file.stem != OURS, file.stem))
+    return {file.stem: Contender(name=file.stem, **yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files}
+
+
+WORKLOADS = {"noop": ["noop"], "wait": ["wait"], "cpu": ["cpu"], "mix": ["wait", "cpu"]}
+"""What is in the queues, by the name of a workload. What is counted of `mix` is what waits."""
+
+
+class Bench:
+    """The bench on one host. Used as a context manager: it leaves the stack's own worker running, and nothing of its own."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.contenders = contenders()
+
+    def __enter__(self) -> "Bench":
+        self._remove()
+        self._docker("run", "--detach", "--name", LOAD, *self._options(), IMAGE, "sleep", "infinity")
+        self.host.check_output("mkdir -p /run/fba-bench")
+        script = (HERE / "measure.py").read_text(encoding="utf-8")
+        self.host.check_output("printf %s > /run/fba-bench/measure.py", script)
+        for number, contender in enumerate(self.contenders.values()):
+            if contender.name != OURS:
+                self._rabbitmqctl("add_vhost", self._vhost(contender))
+                self._rabbitmqctl("set_permissions", "--vhost", self._vhost(contender), "fba", ".*", ".*", ".*")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._remove()
+        for contender in self.contenders.values():
+            if contender.name != OURS:
+                self._rabbitmqctl("delete_vhost", self._vhost(contender))
+        self._docker("start", self.contenders[OURS].container)
+
+    def rate(self, name: str, kinds: list[str], seconds: float) -> dict[str, Any]:
+        """Return what a contender does with full queues of these kinds: what `measure.py` prints."""
+        contender = self._ready(name, kinds[0])
+        for kind in kinds:
+            self._submit(contender, kind, int(contender.most[kind] * (seconds + WARM_UP)), 0)
+        return self._measure(contender, seconds, [])
+
+    def queued(self, name: str, kind: str, rate: float, seconds: float) -> dict[str, Any]:
+        """Return how long tasks wait in the queue that come at a steady rate, in tasks a second."""
+        contender = self._ready(name, kind)
+        self._submit(contender, kind, 1, 0)
+        load = self._submitting(contender, kind, int(rate * (seconds + WARM_UP + 2)), rate)
+        return self._measure(contender, seconds, load)
+
+    def _ready(self, name: str, kind: str) -> Contender:
+        """Stop all workers, and make the one to be measured ready to start, with empty queues."""
+        contender = self.contenders[name]
+        self._docker("stop", "--time", "30", self.contenders[OURS].container)
+        if contender.name != OURS:
+            self._run("docker", "rm", "--force", CONTENDER)
+            environment = [word for item in self._variables(contender).items() for word in ("--env", "=".join(item))]
+            path = f"PATH=/opt/bench/{contender.environment}/bin:/usr/bin:/bin"
+            command = contender.commands.get(kind, contender.command)
+            self._docker("create", "--name", CONTENDER, *self._options(), *environment, "--env", path, IMAGE, *command)
+        self._run(*self._in_load(contender), self._python(contender), "submit.py", contender.app)
+        return contender
+
+    def _measure(self, contender: Contender, seconds: float, load: list[str]) -> dict[str, Any]:
+        command = ["python3", "/run/fba-bench/measure.py", contender.container, str(seconds), str(WARM_UP), *load]
+        result: dict[str, Any] = json.loads(self._run(*command))
+        self._run("docker", "kill", contender.container)
+        return result
+
+    def _submit(self, contender: Contender, kind: str, count: int, rate: float) -> None:
+        self._run(*self._submitting(contender, kind, count, rate))
+
+    def _submitting(self, contender: Contender, kind: str, count: int, rate: float) -> list[str]:
+        return [*self._in_load(contender), self._python(contender), "submit.py", contender.app, kind, str(count), str(rate)]
+
+    def _in_load(self, contender: Contender) -> list[str]:
+        environment = [word for item in self._variables(contender).items() for word in ("--env", "=".join(item))]
+        return ["docker", "exec", *environment, LOAD]
+
+    def _variables(self, contender: Contender) -> dict[str, str]:
+        database = str(1 + list(self.contenders).index(contender.name))
+        return {"BENCH_VHOST": self._vhost(contender), "BENCH_REDIS_DATABASE": database, **contender.variables}
+
+    @staticmethod
+    def _python(contender: Contender) -> str:
+        return "/opt/venv/bin/python" if contender.name == OURS else f"/opt/bench/{contender.environment}/bin/python"
+
+    @staticmethod
+    def _vhost(contender: Contender) -> str:
+        return f"bench-{contender.name}"
+
+    @staticmethod
+    def _options() -> list[str]:
+        """What a container of the bench shares with the stack's worker: network, user, settings, certificate."""
+        return [
+            "--network=fba_network",
+            "--user=10001:10001",
+            "--env=FBA_ENV_FILE=/app/.env",
+            f"--volume={WORKER_FOLDER}/app/.env:/app/.env:ro",
+            "--volume=/etc/fba/tls/worker:/run/fba/tls:ro",
+        ]
+
+    def _remove(self) -> None:
+        self._run("docker", "rm", "--force", LOAD, CONTENDER)
+
+    def _rabbitmqctl(self, *arguments: str) -> None:
+        self._docker("exec", "fba_rabbitmq", "rabbitmqctl", "--quiet", *arguments)
+
+    def _docker(self, *arguments: str) -> str:
+        return self._run("docker", *arguments)
+
+    def _run(self, *command: str) -> str:
+        return self.host.check_output(shlex.join(command))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a contender made of a workload in one round: tasks a second, processor seconds for 1000 tasks, bytes of memory."""
+
+    rate: float
+    cpu: float
+    memory: int
+    busy: float
+
+
+def outcome(measured: dict[str, Any], kind: str) -> Outcome:
+    """Return what a measurement says of one kind of task."""
+    tasks = measured["tasks"][kind]
+    return Outcome(
+        rate=tasks / measured["seconds"],
+        cpu=1000 * measured["cpu_seconds"] / tasks if tasks else float("inf"),
+        memory=measured["memory"],
+        busy=measured["busy"],
+    )
+
+
+def compare(
+    bench: Bench, names: Iterable[str], workloads: Iterable[str], rounds: int, seconds: float, say: Callable[[str], None] = print
+) -> dict[str, dict[str, list[Outcome]]]:
+    """Return the outcomes of each round, by workload and contender. All contenders take their turn before any has its next one."""
+    outcomes: dict[str, dict[str, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
+    for number in range(1, rounds + 1):
+        for workload in workloads:
+            for name in names:
+                kinds = WORKLOADS[workload]
+                found = outcome(bench.rate(name, kinds, seconds), kinds[0])
+                outcomes[workload][name].append(found)
+                say(f"round {number} of {rounds}: {workload:5} {name:22} {found.rate:8.1f} tasks/s, {found.cpu:.2f} CPU s per 1000")
+    return outcomes
+
+
+def median_rate(outcomes: list[Outcome]) -> float:
+    """Return the median of the rounds' rates."""
+    return statistics.median(each.rate for each in outcomes)
