@@ -12,13 +12,15 @@ TEST = . $(VENV)/bin/activate && export MOLECULE_COMMAND_BORDERS=false ANSIBLE_C
 # Why it is done, for the lock, the record and the deploy log; wait=600 waits that long for somebody else
 WHY = -e '{"release_reason": "$(reason)", "release_wait": $(or $(wait),0)}'
 # Scenarios that share their hosts. Outside the checkout: pytest would take its pyproject.toml for that of the scenarios
+DEFAULT_DIR = $(HOME)/.ansible/tmp/fba-default
+DEFAULT = MOLECULE_EPHEMERAL_DIRECTORY=$(DEFAULT_DIR)
 FLEET_DIR = $(HOME)/.ansible/tmp/fba-fleet
 FLEET = MOLECULE_EPHEMERAL_DIRECTORY=$(FLEET_DIR)
 # Its account stays
 FAULTS = FBA_FAULTS_REPORT=$(CURDIR)/.cache/faults.json $(FLEET) molecule verify -s faults
 SINGLE_DIR = $(HOME)/.ansible/tmp/fba-single
 SINGLE = MOLECULE_EPHEMERAL_DIRECTORY=$(SINGLE_DIR)
-CLEAN_HOSTS = trap 'molecule destroy --all; rm -rf $(FLEET_DIR) $(SINGLE_DIR)' EXIT && molecule destroy --all && rm -rf $(FLEET_DIR) $(SINGLE_DIR)
+CLEAN_HOSTS = trap 'molecule destroy --all; rm -rf $(DEFAULT_DIR) $(FLEET_DIR) $(SINGLE_DIR)' EXIT && molecule destroy --all && rm -rf $(DEFAULT_DIR) $(FLEET_DIR) $(SINGLE_DIR)
 PLAY = . $(VENV)/bin/activate && ansible-playbook -i $(INVENTORY)
 
 .DEFAULT_GOAL := help
@@ -133,7 +135,7 @@ test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
 	$(TEST) $(CLEAN_HOSTS) && $(MAKE) --jobs=2 converge-default test-quick && \
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
-	$(SINGLE) molecule destroy -s registry && \
+	$(SINGLE) molecule destroy -s registry && $(DEFAULT) molecule verify -s bench && \
 	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
 	$(FAULTS) && $(FLEET) molecule verify -s release
 
@@ -142,22 +144,31 @@ soak: $(VENV)/.test $(COLLECTION) ## The long versions of the tests
 	$(TEST) bin/with-engine $(MAKE) soak-hosts
 
 soak-hosts: FORCE
-	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && molecule converge && $(FLEET) molecule converge -s cluster && \
+	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && $(DEFAULT) molecule converge && $(FLEET) molecule converge -s cluster && \
 	FBA_FAULTS_ROUNDS=2 FBA_FAULTS_TASKS=20000 FBA_FAULTS_RATE=8 $(FAULTS) && \
 	FBA_RELEASE_ROUNDS=9 $(FLEET) molecule verify -s release && $(FLEET) molecule destroy -s cluster && \
-	molecule converge && molecule test -s upgrade
+	$(DEFAULT) molecule converge && molecule test -s upgrade
+
+bench: $(VENV)/.test $(COLLECTION) ## Measure the stack beside what people run today; the tables are in docs/performance.md
+	$(TEST) bin/with-engine $(MAKE) bench-hosts
+
+bench-hosts: FORCE
+	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && $(DEFAULT) molecule converge && FBA_BENCH_ROUNDS=3 $(DEFAULT) molecule verify -s bench
+
+bench-quick: $(VENV)/.test $(COLLECTION) ## Fail if the stack's lead has fallen by half; on the host of the scenario default
+	$(TEST) $(DEFAULT) molecule verify -s bench
 
 converge-default: FORCE
-	$(TEST) molecule converge -s store && molecule converge
+	$(TEST) molecule converge -s store && $(DEFAULT) molecule converge
 
 idempotence-default: FORCE
-	$(TEST) molecule idempotence
+	$(TEST) $(DEFAULT) molecule idempotence
 
 converge-registry: FORCE
 	$(TEST) $(SINGLE) molecule converge -s registry
 
 verify-default: FORCE
-	$(TEST) molecule verify
+	$(TEST) $(DEFAULT) molecule verify
 
 verify-registry: FORCE
 	$(TEST) $(SINGLE) molecule verify -s restore && $(SINGLE) molecule idempotence -s registry && $(SINGLE) molecule verify -s registry
@@ -173,7 +184,11 @@ lock: tools ## Write the lock files anew from what they are made of
 	$(UV_COMPILE) requirements-test.in -o requirements-test.lock
 	$(UV_COMPILE) app/pyproject.toml -o app/requirements.lock
 	$(UV_COMPILE) app/pyproject.toml --group app/pyproject.toml:dev -c app/requirements.lock -o app/requirements-dev.lock
+	$(UV_COMPILE) bench/worker/requirements/celery-5.7.in -c app/requirements.lock -o bench/worker/requirements/celery-5.7.lock
+	$(UV_COMPILE) bench/api/requirements/uvicorn.in -c app/requirements.lock -o bench/api/requirements/uvicorn.lock
+	for name in celery-5.6 dramatiq taskiq; do \
+	    $(UV_COMPILE) bench/worker/requirements/$$name.in -o bench/worker/requirements/$$name.lock || exit; done
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy release rollback plan unlock dev passwords backup verify-backup restore status logs dead-letters restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-lint quick-unit quick-application test-app test-hosts soak lock FORCE
+.PHONY: help tools deploy release rollback plan unlock dev passwords backup verify-backup restore status logs dead-letters restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-lint quick-unit quick-application test-app test-hosts soak bench bench-quick lock FORCE

@@ -229,12 +229,15 @@ def incompatible_migration(reason="the table of greetings is not what the releas
     )
 
 
-def measured_tasks(apps):
-    """Add the tasks of the bench, from its folder of applications."""
+def benched(bench):
+    """Add the tasks and the routes of the bench, from its folder."""
 
     def change(root):
-        _add(root, "fba_app/bench.py", (apps / "ours.py").read_text(encoding="utf-8"))
-        _add(root, "fba_app/measured.py", (apps / "measured.py").read_text(encoding="utf-8"))
+        _add(root, "fba_app/bench.py", (bench / "worker" / "apps" / "ours.py").read_text(encoding="utf-8"))
+        _add(root, "fba_app/measured.py", (bench / "worker" / "apps" / "measured.py").read_text(encoding="utf-8"))
+        _add(root, "fba_app/bench_routes.py", (bench / "api" / "apps" / "routes.py").read_text(encoding="utf-8"))
+        _edit(root, "fba_app/main.py", r"^(from fba_app\.audit import routes as audit)$", r"from fba_app import bench_routes\n\1")
+        _edit(root, "fba_app/main.py", r"^( +)(tasks\.router,)$", r"\1bench_routes.router,\n\1\2")
         _edit(root, "fba_app/celery.py", r'^(app = Celery\(.*"fba_app\.maintenance")', r'\1, "fba_app.bench"')
 
     return change

@@ -1,8 +1,9 @@
-"""Start a container of workers, and count the tasks that it reports: measure.py CONTAINER SECONDS WARM_UP [LOAD…]
+"""Start a container of workers, and count the tasks that it reports: measure.py CONTAINER SECONDS WARM_UP [LOAD…].
 
-Runs on the host, with its Python alone. The queue has been filled before; with LOAD, a command, that is run once the first task is reported, and
-keeps the queue filled. Prints JSON: `tasks` per kind, `seconds`, `cpu_seconds` of the container, `busy` the share of all cores that anything used,
-`memory` in bytes at the end, without files that can be read again, and of each kind the `queued` seconds at percentiles 50 and 99.
+Runs on the host, with its Python alone. The queue has been filled before; LOAD, a command, is run once the first task is reported, and goes
+on filling it. Prints JSON: `tasks` per kind, `seconds`, `first` seconds from the start to the first task, `cpu_seconds` of the container,
+`busy` the share of all cores that anything used, `memory` in bytes at the end, without files that can be read again, and of each kind the
+`queued` seconds at percentiles 50 and 99.
 """
 
 import json

@@ -1,19 +1,17 @@
 """Measure workers on a deployed stack: the stack's own, and each contender on the stack's RabbitMQ and Redis."""
 
 import json
-import shlex
 import statistics
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
+from bench.host import IMAGE, LOAD, Host, options, run
+
 HERE = Path(__file__).parent
-IMAGE = "fba/bench:latest"
-LOAD = "fba_bench_load"
 CONTENDER = "fba_bench_worker"
 """The container of the contender that is measured."""
 
@@ -21,25 +19,14 @@ OURS = "ours"
 WARM_UP = 3.0
 """Seconds from the first task to the begin of a measurement."""
 
-WORKER_FOLDER = "/etc/fba/fba_celery_worker"
-"""Where the host has the files of the stack's worker, its settings among them."""
-
-
-class Host(Protocol):
-    """What testinfra's host does."""
-
-    def check_output(self, command: str, *arguments: str) -> str:
-        """Run a command that must succeed, and return what it prints."""
-        ...
-
 
 @dataclass(frozen=True)
 class Contender:
     """One way to run tasks: a file in `contenders`.
 
     `environment` is the name of its requirements, `app` the module of `apps` that fills its queue. `container` is that of a worker which is
-    deployed already; for the others, `command` is what runs, or for one kind of task that of `commands`. `most` is what it can be expected to
-    do at most, in tasks a second: so many are there before it begins.
+    deployed already; for the others, `command` is what runs, or for one kind of task that of `commands`. `most` is what it can be expected
+    to do at most, in tasks a second: so many are there before it begins.
     """
 
     name: str
@@ -59,12 +46,13 @@ def contenders() -> dict[str, Contender]:
     return {file.stem: Contender(name=file.stem, **yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files}
 
 
+OPTIONS = options("worker", "fba_celery_worker")
 WORKLOADS = {"noop": ["noop"], "wait": ["wait"], "cpu": ["cpu"], "mix": ["wait", "cpu"]}
 """What is in the queues, by the name of a workload. What is counted of `mix` is what waits."""
 
 
 class Bench:
-    """The bench on one host. Used as a context manager: it leaves the stack's own worker running, and nothing of its own."""
+    """The bench on a host that has the container which makes load. A context manager: it leaves the stack's own worker running."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -72,11 +60,10 @@ class Bench:
 
     def __enter__(self) -> "Bench":
         self._remove()
-        self._docker("run", "--detach", "--name", LOAD, *self._options(), IMAGE, "sleep", "infinity")
         self.host.check_output("mkdir -p /run/fba-bench")
         script = (HERE / "measure.py").read_text(encoding="utf-8")
         self.host.check_output("printf %s > /run/fba-bench/measure.py", script)
-        for number, contender in enumerate(self.contenders.values()):
+        for contender in self.contenders.values():
             if contender.name != OURS:
                 self._rabbitmqctl("add_vhost", self._vhost(contender))
                 self._rabbitmqctl("set_permissions", "--vhost", self._vhost(contender), "fba", ".*", ".*", ".*")
@@ -112,8 +99,8 @@ class Bench:
             environment = [word for item in self._variables(contender).items() for word in ("--env", "=".join(item))]
             path = f"PATH=/opt/bench/{contender.environment}/bin:/usr/bin:/bin"
             command = contender.commands.get(kind, contender.command)
-            self._docker("create", "--name", CONTENDER, *self._options(), *environment, "--env", path, IMAGE, *command)
-        self._run(*self._in_load(contender), self._python(contender), "submit.py", contender.app)
+            self._docker("create", "--name", CONTENDER, *OPTIONS, *environment, "--env", path, IMAGE, *command)
+        self._run(*self._in_load(contender), self._python(contender), "worker/submit.py", contender.app)
         return contender
 
     def _measure(self, contender: Contender, seconds: float, load: list[str]) -> dict[str, Any]:
@@ -126,7 +113,7 @@ class Bench:
         self._run(*self._submitting(contender, kind, count, rate))
 
     def _submitting(self, contender: Contender, kind: str, count: int, rate: float) -> list[str]:
-        return [*self._in_load(contender), self._python(contender), "submit.py", contender.app, kind, str(count), str(rate)]
+        return [*self._in_load(contender), self._python(contender), "worker/submit.py", contender.app, kind, str(count), str(rate)]
 
     def _in_load(self, contender: Contender) -> list[str]:
         environment = [word for item in self._variables(contender).items() for word in ("--env", "=".join(item))]
@@ -144,19 +131,8 @@ class Bench:
     def _vhost(contender: Contender) -> str:
         return f"bench-{contender.name}"
 
-    @staticmethod
-    def _options() -> list[str]:
-        """What a container of the bench shares with the stack's worker: network, user, settings, certificate."""
-        return [
-            "--network=fba_network",
-            "--user=10001:10001",
-            "--env=FBA_ENV_FILE=/app/.env",
-            f"--volume={WORKER_FOLDER}/app/.env:/app/.env:ro",
-            "--volume=/etc/fba/tls/worker:/run/fba/tls:ro",
-        ]
-
     def _remove(self) -> None:
-        self._run("docker", "rm", "--force", LOAD, CONTENDER)
+        self._run("docker", "rm", "--force", CONTENDER)
 
     def _rabbitmqctl(self, *arguments: str) -> None:
         self._docker("exec", "fba_rabbitmq", "rabbitmqctl", "--quiet", *arguments)
@@ -165,45 +141,41 @@ class Bench:
         return self._run("docker", *arguments)
 
     def _run(self, *command: str) -> str:
-        return self.host.check_output(shlex.join(command))
+        return run(self.host, *command)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a contender made of a workload in one round: tasks a second, processor seconds for 1000 tasks, bytes of memory."""
+def outcome(measured: dict[str, Any], kind: str) -> dict[str, float]:
+    """Return what a measurement says of one kind of task.
 
-    rate: float
-    cpu: float
-    memory: int
-    busy: float
-
-
-def outcome(measured: dict[str, Any], kind: str) -> Outcome:
-    """Return what a measurement says of one kind of task."""
+    `rate`: tasks a second. `cpu`: processor seconds of the container for 1000 of them. `memory`: bytes that it held at the end. `busy`: the
+    share of the machine's processor time that was used by whatever.
+    """
     tasks = measured["tasks"][kind]
-    return Outcome(
-        rate=tasks / measured["seconds"],
-        cpu=1000 * measured["cpu_seconds"] / tasks if tasks else float("inf"),
-        memory=measured["memory"],
-        busy=measured["busy"],
-    )
+    return {
+        "rate": round(tasks / measured["seconds"], 1),
+        "cpu": round(1000 * measured["cpu_seconds"] / max(tasks, 1), 3),
+        "memory": measured["memory"],
+        "busy": measured["busy"],
+    }
 
 
-def compare(
-    bench: Bench, names: Iterable[str], workloads: Iterable[str], rounds: int, seconds: float, say: Callable[[str], None] = print
-) -> dict[str, dict[str, list[Outcome]]]:
-    """Return the outcomes of each round, by workload and contender. All contenders take their turn before any has its next one."""
-    outcomes: dict[str, dict[str, list[Outcome]]] = defaultdict(lambda: defaultdict(list))
+Outcomes = dict[str, list[dict[str, float]]]
+"""By contender, the outcome of each round."""
+
+
+def compare(bench: Bench, names: Iterable[str], workloads: Iterable[str], rounds: int, seconds: float) -> dict[str, Outcomes]:
+    """Return the outcomes by workload. All contenders take their turn before any has its next one."""
+    found: dict[str, Outcomes] = {workload: {name: [] for name in names} for workload in workloads}
     for number in range(1, rounds + 1):
-        for workload in workloads:
-            for name in names:
-                kinds = WORKLOADS[workload]
-                found = outcome(bench.rate(name, kinds, seconds), kinds[0])
-                outcomes[workload][name].append(found)
-                say(f"round {number} of {rounds}: {workload:5} {name:22} {found.rate:8.1f} tasks/s, {found.cpu:.2f} CPU s per 1000")
-    return outcomes
+        for workload, outcomes in found.items():
+            kinds = WORKLOADS[workload]
+            for name, rounds_of in outcomes.items():
+                now = outcome(bench.rate(name, kinds, seconds), kinds[0])
+                rounds_of.append(now)
+                print(f"round {number} of {rounds}: {workload:4} {name:22} {now['rate']:8.1f} tasks/s", flush=True)
+    return found
 
 
-def median_rate(outcomes: list[Outcome]) -> float:
-    """Return the median of the rounds' rates."""
-    return statistics.median(each.rate for each in outcomes)
+def median_rate(rounds: list[dict[str, float]]) -> float:
+    """Return the median of the rounds' rates, in tasks a second."""
+    return statistics.median(each["rate"] for each in rounds)

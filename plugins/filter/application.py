@@ -85,7 +85,7 @@ def worker_programs(pools: list[dict[str, Any]], app: str, log_level: str, time_
     `app` is Celery's -A, `time_limit` the seconds a task may take, `cores` the number of children of a pool that names none.
     """
     programs = []
-    for pool, name in [(pool, name) for pool in pools for name in process_names(pool)]:
+    for pool, name in ((each, name) for each in pools for name in process_names(each)):
         command = ["nice", "-n", str(pool["nice"])] if pool.get("nice") else []
         command += ["python3", "/opt/worker/run.py", name, "celery", "-A", app, "worker"]
         command += ["-P", pool["pool"], "-c", str(pool.get("concurrency") or cores), "-Q", ",".join(pool["queues"])]

@@ -22,6 +22,8 @@ from ansible_collections.fba.stack.plugins.plugin_utils.precheck import check, c
 
 from conftest import ROOT
 
+POOL = {"name": "io", "pool": "gevent", "queues": ["io"]}
+
 GIB = 2**30
 NOW = 1_000_000.0
 STATE: dict[str, Any] = {
@@ -189,12 +191,12 @@ def test_a_run_on_one_of_six_is_allowed(host: str) -> None:
             "worker_pools has the name 'io' 2 times: names must differ",
         ),
         (
-            {"worker_pools": [{"name": "io", "pool": "gevent", "processes": 2, "queues": ["a"]}, {"name": "io-2", "pool": "solo", "queues": ["b"]}]},
+            {"worker_pools": [{**POOL, "processes": 2}, {**POOL, "name": "io-2"}]},
             "worker_pools has the name 'io-2' 2 times: names must differ",
         ),
-        ({"worker_pools": [{"name": "io", "pool": "solo", "queues": ["a"], "processes": 0}]}, "worker_pools has 0 processes for 'io': allowed are 1 or more"),
-        ({"worker_pools": [{"name": "io", "pool": "solo", "queues": ["a"], "nice": -5}]}, "worker_pools has nice -5 for 'io': allowed are 0 to 19"),
-        ({"worker_pools": [{"name": "io", "pool": "solo", "queues": ["a"], "nice": 20}]}, "worker_pools has nice 20 for 'io': allowed are 0 to 19"),
+        ({"worker_pools": [{**POOL, "processes": 0}]}, "worker_pools has 0 processes for 'io': allowed are 1 or more"),
+        ({"worker_pools": [{**POOL, "nice": -5}]}, "worker_pools has nice -5 for 'io': allowed are 0 to 19"),
+        ({"worker_pools": [{**POOL, "nice": 20}]}, "worker_pools has nice 20 for 'io': allowed are 0 to 19"),
         ({"worker_pools": [{"name": "a/b", "pool": "gevent", "queues": ["a"]}]}, "worker_pools has the name 'a/b': allowed are letters"),
         ({"beat_programs": [{"name": "beat", "command": ["x"]}]}, "beat_programs has the name 'beat': names must differ"),
         ({"beat_programs": [{"name": "a b", "command": ["x"]}]}, "beat_programs has the name 'a b': allowed are 1 to 40"),
@@ -648,9 +650,6 @@ def spec_of(name: str) -> dict[str, Any]:
     raise KeyError(name)
 
 
-POOL = {"name": "io", "pool": "gevent", "queues": ["io"]}
-
-
 @pytest.mark.parametrize(
     ("name", "value", "parts"),
     [
@@ -665,7 +664,11 @@ POOL = {"name": "io", "pool": "gevent", "queues": ["io"]}
         ("fba_image_source", "hub", ["fba_image_source is 'hub'", "distro, registry"]),
         ("worker_pools", "io", ["worker_pools is 'io'", "dict"]),
         ("worker_pools", ["io"], ["worker_pools is ['io']", "dict"]),
-        ("worker_pools", [{**POOL, "size": 5}], ["unknown key worker_pools.size", "concurrency, max_memory, name, nice, pool, processes, queues"]),
+        (
+            "worker_pools",
+            [{**POOL, "size": 5}],
+            ["unknown key worker_pools.size", "concurrency, max_memory, name, nice, pool, processes, queues"],
+        ),
         ("worker_pools", [{**POOL, "pool": "greenlets"}], ["greenlets", "gevent, prefork"]),
         ("worker_pools", [{"name": "io", "pool": "gevent"}], ["missing required arguments: queues"]),
         ("worker_pools", [{**POOL, "concurrency": "many"}], ["concurrency", "many", "int"]),

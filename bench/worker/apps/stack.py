@@ -1,4 +1,4 @@
-"""Where the stack's RabbitMQ and Redis are, for contenders that are not deployed by the collection: from the settings of the stack's application.
+"""Where the stack's RabbitMQ and Redis are, by the settings of its application: for contenders that are not deployed by the collection.
 
 Each has a virtual host of RabbitMQ and a database of Redis of its own, so that none sees another's queues, and the same TLS as the stack.
 """

@@ -1,4 +1,4 @@
-"""Fill or empty a contender's queue: submit.py APP KIND COUNT RATE; submit.py APP. A rate of 0 is as fast as possible; without a kind it is emptied."""
+"""Fill a contender's queue, submit.py APP KIND COUNT RATE, as fast as possible for a rate of 0; or empty it, submit.py APP."""
 
 import importlib
 import sys

@@ -9,18 +9,14 @@ import json
 import re
 import secrets
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import requests
-import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 import variants
+import yaml
 
 HERE = Path(__file__).parent
 TLS_DIR = "/etc/fba/tls"

@@ -8,15 +8,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 import variants
 from traffic import Traffic
 

@@ -1,8 +1,8 @@
 """Send the events of tasks, which Flower shows, many in one message.
 
 Celery does so where it has an event loop of its own, with prefork pools. With the others each event is a message that the broker has to
-confirm, three for each task, and a fast pool spends most of its time on them. What is lost when a worker is killed is what Flower would have shown
-of the last fifth of a second.
+confirm, three for each task, and a fast pool spends most of its time on them. What is lost when a worker is killed is what Flower would
+have shown of the last fifth of a second.
 
 Celery imports this before the worker connects (`--include`), and makes its dispatcher of events from the class that is named here.
 """

@@ -1,0 +1,85 @@
+"""Measure servers with wrk, from a container in the stack's network: the deployed one, and each contender in a container of its own."""
+
+import json
+import re
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.host import IMAGE, LOAD, Host, options, run
+
+HERE = Path(__file__).parent
+CONTENDER = "fba_bench_server"
+OURS = "ours"
+WORKER = "fba_celery_worker"
+TARGETS = {
+    "live": "/health/live",
+    "read": "/task-status/00000000-0000-0000-0000-000000000000",
+    "submit": "/bench/submit",
+    "apply-async": "/bench/apply-async",
+}
+"""What is asked for: an answer that needs nothing else, one that looks for a row in PostgreSQL, a task that is accepted for good, and a
+task that is sent as it is mostly done."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to serve: a file in `contenders`. Either the `address` of what is deployed, or the `command` of a container of its own."""
+
+    name: str
+    title: str
+    address: str = f"{CONTENDER}:8001"
+    command: str = ""
+
+
+def contenders() -> dict[str, Contender]:
+    """Return all contenders by name."""
+    files = sorted((HERE / "contenders").glob("*.yml"))
+    return {file.stem: Contender(name=file.stem, **yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files}
+
+
+class Bench:
+    """The bench on a host that has the container which makes load."""
+
+    def __init__(self, host: Host, workers: int) -> None:
+        """`workers`: processes of the deployed server, for the contenders that shall have as many."""
+        self.host = host
+        self.workers = workers
+        self.contenders = contenders()
+
+    @contextmanager
+    def running(self, name: str) -> Iterable[Contender]:
+        """Have a contender answer."""
+        contender = self.contenders[name]
+        if not contender.command:
+            yield contender
+            return
+        command = contender.command.format(workers=self.workers).split()
+        folders = ["--tmpfs=/app/upload:uid=10001", "--tmpfs=/tmp"]
+        run(self.host, "docker", "rm", "--force", CONTENDER)
+        run(self.host, "docker", "run", "--detach", "--name", CONTENDER, *options("server", "fba_server_1"), *folders, IMAGE, *command)
+        try:
+            check = ["python3", "/bench/api/answers.py", f"http://{contender.address}/health/live"]
+            run(self.host, "docker", "exec", LOAD, *check)
+            yield contender
+        finally:
+            run(self.host, "docker", "rm", "--force", CONTENDER)
+
+    def ask(self, contender: Contender, target: str, connections: int, seconds: float, rate: float = 0) -> dict[str, float]:
+        """Return what wrk says: `rate` in requests a second, `failed` requests, `p50`, `p99` and `p999` in milliseconds.
+
+        `connections` ask one after the other, as fast as they are answered, or all together about `rate` times a second.
+        """
+        environment = ["--env", f"WRK_DELAY={1000 * connections / rate:.1f}"] if rate else []
+        wrk = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:.0f}s", "--timeout", "10s"]
+        url = f"http://{contender.address}{TARGETS[target]}"
+        answer = run(self.host, "docker", "exec", *environment, LOAD, *wrk, "--script", "/bench/api/report.lua", url)
+        found = re.search(r"^REPORT (.*)$", answer, re.MULTILINE)
+        if not found:
+            raise RuntimeError(f"wrk has not said how it went: {answer}")
+        report: dict[str, Any] = json.loads(found[1])
+        return report
