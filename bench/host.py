@@ -27,8 +27,8 @@ def options(role: str, container: str) -> list[str]:
         "--network=fba_network",
         "--user=10001:10001",
         "--env=FBA_ENV_FILE=/app/.env",
-        f"--volume=/etc/fba/{container}/app/.env:/app/.env:ro",
-        f"--volume=/etc/fba/tls/{role}:/run/fba/tls:ro",
+        f"--mount=type=bind,source=/etc/fba/{container}/file-app/.env,target=/app/.env,readonly",
+        f"--mount=type=bind,source=/etc/fba/tls/{role},target=/run/fba/tls,readonly",
     ]
 
 

@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 CONTENDER = "fba_bench_worker"
 """The container of the contender that is measured."""
 
+COUNTER = "/run/fba-bench"
 OURS = "ours"
 WARM_UP = 3.0
 """Seconds from the first task to the begin of a measurement."""
@@ -60,9 +61,10 @@ class Bench:
 
     def __enter__(self) -> "Bench":
         self._remove()
-        self.host.check_output("mkdir -p /run/fba-bench")
-        script = (HERE / "measure.py").read_text(encoding="utf-8")
-        self.host.check_output("printf %s > /run/fba-bench/measure.py", script)
+        # What counts runs on the host itself, which has nothing to install
+        self._run("mkdir", "--parents", COUNTER)
+        for script in ("measure.py", "measured.py"):
+            self._docker("cp", f"{LOAD}:/bench/worker/{script}", COUNTER)
         for contender in self.contenders.values():
             if contender.name != OURS:
                 self._rabbitmqctl("add_vhost", self._vhost(contender))
@@ -104,7 +106,7 @@ class Bench:
         return contender
 
     def _measure(self, contender: Contender, seconds: float, load: list[str]) -> dict[str, Any]:
-        command = ["python3", "/run/fba-bench/measure.py", contender.container, str(seconds), str(WARM_UP), *load]
+        command = ["python3", f"{COUNTER}/measure.py", contender.container, str(seconds), str(WARM_UP), *load]
         result: dict[str, Any] = json.loads(self._run(*command))
         self._run("docker", "kill", contender.container)
         return result

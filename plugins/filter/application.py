@@ -79,15 +79,18 @@ def worker_names(stack: str, count: int) -> list[str]:
     return [f"{stack}_celery_worker"] + [f"{stack}_celery_worker_{number}" for number in range(2, int(count) + 1)]
 
 
-def worker_programs(pools: list[dict[str, Any]], app: str, log_level: str, time_limit: int, cores: int) -> list[dict[str, Any]]:
+def worker_programs(
+    pools: list[dict[str, Any]], app: str, log_level: str, time_limit: int, cores: int, log_tasks: bool = True
+) -> list[dict[str, Any]]:
     """Return the supervised programs of the pools: one for each process that runs Celery.
 
-    `app` is Celery's -A, `time_limit` the seconds a task may take, `cores` the number of children of a pool that names none.
+    `app` is Celery's -A, `time_limit` the seconds a task may take, `cores` the number of children of a pool that names none, `log_tasks`
+    whether the log tells of every task.
     """
     programs = []
     for pool, name in ((each, name) for each in pools for name in process_names(each)):
         command = ["nice", "-n", str(pool["nice"])] if pool.get("nice") else []
-        command += ["python3", "/opt/worker/run.py", name, "celery", "-A", app, "worker"]
+        command += ["python3", "/opt/worker/run.py", name, *([] if log_tasks else ["--quiet-tasks"]), "celery", "-A", app, "worker"]
         command += ["-P", pool["pool"], "-c", str(pool.get("concurrency") or cores), "-Q", ",".join(pool["queues"])]
         command += [f"--loglevel={log_level}", f"--time-limit={time_limit}"]
         if pool.get("max_memory"):

@@ -148,6 +148,11 @@ def test_every_pool_is_a_program() -> None:
     assert option(cpu["command"], "/opt/worker/run.py") == "cpu"
 
 
+def test_a_log_can_leave_out_what_went_well() -> None:
+    (program,) = worker_programs([{"name": "io", "pool": "solo", "queues": ["io"]}], "fba_app.celery", "info", 600, 4, log_tasks=False)
+    assert program["command"][2:5] == ["io", "--quiet-tasks", "celery"]
+
+
 def test_a_pool_with_several_processes_is_several_programs_and_can_give_way() -> None:
     pool = {"name": "io", "pool": "gevent", "concurrency": 500, "processes": 3, "nice": 5, "queues": ["io"]}
     programs = worker_programs([pool], "fba_app.celery", "info", 600, 4)

@@ -145,6 +145,7 @@ NGINX: dict[str, Any] = {
     "reload": ["sh", "-euc", "nginx -s reload"],
     "memory": "256m",
     "cpus": 0.0,
+    "cpu_shares": 0,
     "stop_signal": "SIGQUIT",
     "stop_timeout": 90,
 }

@@ -1,7 +1,7 @@
-"""Run one process of a pool under a node name that no earlier one had: run.py NAME COMMAND…
+"""Run one process of a pool under a node name that no earlier one had: run.py NAME [--quiet-tasks] COMMAND…
 
 A worker that starts under a name whose old connection still lives is refused its control queue: it would consume, but never answer again.
-The name is kept in /tmp for the health check. Celery imports what include/ has.
+The name is kept in /tmp for the health check. Celery imports what include/ has; quiet_tasks only if it is asked for.
 """
 
 import os
@@ -11,15 +11,21 @@ import sys
 from pathlib import Path
 
 INCLUDE = "/opt/include"
+MODULES = ["tls_errors", "buffered_events"]
+QUIET = "--quiet-tasks"
 
 
 def main() -> None:
     """Become the worker."""
     name, *command = sys.argv[1:]
+    modules = list(MODULES)
+    if command[0] == QUIET:
+        del command[0]
+        modules.append("quiet_tasks")
     node = f"{name}-{secrets.token_hex(4)}@{socket.gethostname()}"
     Path(f"/tmp/{name}.node").write_text(node, encoding="ascii")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [INCLUDE, os.environ.get("PYTHONPATH")]))
-    os.execvp(command[0], [*command, "-n", node, "--include", "tls_errors,buffered_events"])
+    os.execvp(command[0], [*command, "-n", node, "--include", ",".join(modules)])
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ on filling it. Prints JSON: `tasks` per kind, `seconds`, `first` seconds from th
 import json
 import socket
 import statistics
-import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-PORT = 9125
-KINDS = ("noop", "wait", "cpu")
-DATAGRAM = struct.Struct("!Bdd")
+from measured import DATAGRAM, KINDS, PORT
+
 PATIENCE = 90.0
 """Seconds that a container has for its first task, from its start."""
 
@@ -26,8 +24,9 @@ def cgroup(container: str, controller: str) -> Path:
     """Return the folder in which the kernel accounts for a container."""
     docker = ["docker", "inspect", "--format", "{{ .Id }}", container]
     name = subprocess.run(docker, check=True, capture_output=True, text=True).stdout.strip()
-    (found,) = (path for root in (controller, ".") for path in Path("/sys/fs/cgroup", root).glob(f"**/*{name}*") if path.is_dir())
-    return found
+    root = Path("/sys/fs/cgroup")
+    tree = root / controller if (root / controller).is_dir() else root
+    return next(path for path in tree.glob(f"**/*{name}*") if path.is_dir())
 
 
 def cpu_seconds(group: Path) -> float:
