@@ -145,7 +145,6 @@ NGINX: dict[str, Any] = {
     "reload": ["sh", "-euc", "nginx -s reload"],
     "memory": "256m",
     "cpus": 0.0,
-    "cpu_shares": 0,
     "stop_signal": "SIGQUIT",
     "stop_timeout": 90,
 }
@@ -416,7 +415,7 @@ def test_values_are_of_the_types_that_the_module_takes() -> None:
     options = container_options(changed(command=["x", 5], environment={"N": 1}, cpus="1.5", stop_timeout="7"), ROOT, LOGS, CERTIFICATES)
     assert options["command"] == ["x", "5"]
     assert options["env"] == {"N": "1"}
-    assert (options["cpus"], options["stop_timeout"]) == (1.5, 7)
+    assert (options["cpus"], options["cpu_shares"], options["stop_timeout"]) == (1.5, 0, 7)
     assert options["hostname"] == "fba_thing"
 
 

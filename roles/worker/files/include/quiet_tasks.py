@@ -1,4 +1,4 @@
-"""Leave out of the log that a task was received, was retried or has succeeded: two lines for each task, which cost more than a short task itself.
+"""Leave out of the log that a task was received, retried or done: two lines for each task, which cost more than a short task itself.
 
 Errors are logged all the same. What has become of a task, Flower shows.
 """
