@@ -135,7 +135,7 @@ test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
 	$(TEST) $(CLEAN_HOSTS) && $(MAKE) --jobs=2 converge-default test-quick && \
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
-	$(SINGLE) molecule destroy -s registry && $(DEFAULT) molecule verify -s bench && \
+	$(SINGLE) molecule destroy -s registry && \
 	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
 	$(FAULTS) && $(FLEET) molecule verify -s release
 

@@ -17,7 +17,7 @@ CONTENDER = "fba_bench_worker"
 
 COUNTER = "/run/fba-bench"
 OURS = "ours"
-WARM_UP = 3.0
+WARM_UP = 5.0
 """Seconds from the first task to the begin of a measurement."""
 
 

@@ -27,7 +27,7 @@ async def noop(submitted_at: float) -> None:
 
 
 # What computes is a plain function, for which taskiq has threads
-TASKS = {name: broker.task(function, task_name=name) for name, function in {"noop": noop, "wait": wait, "cpu": measured.cpu}.items()}
+TASKS = {name: broker.task(task_name=name)(function) for name, function in {"noop": noop, "wait": wait, "cpu": measured.cpu}.items()}
 
 
 async def _submit(kind: str, count: int, rate: float) -> None:
