@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from bench.host import IMAGE, LOAD, Host, options, run
 
 HERE = Path(__file__).parent
 CONTENDER = "fba_bench_server"
-OURS = "ours"
 WORKER = "fba_celery_worker"
+CONNECTIONS = (16, 64, 256)
 TARGETS = {
     "live": "/health/live",
     "read": "/task-status/00000000-0000-0000-0000-000000000000",
@@ -24,6 +25,14 @@ TARGETS = {
 }
 """What is asked for: an answer that needs nothing else, one that looks for a row in PostgreSQL, a task that is accepted for good, and a
 task that is sent as it is mostly done."""
+
+ASKED = {
+    "live": ["ours", "nginx", "granian-stock", "uvicorn", "empty"],
+    "read": ["ours", "nginx", "granian-stock", "uvicorn"],
+    "submit": ["ours", "nginx"],
+    "apply-async": ["ours", "nginx"],
+}
+"""Who is asked for what."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Bench:
         self.contenders = contenders()
 
     @contextmanager
-    def running(self, name: str) -> Iterable[Contender]:
+    def running(self, name: str) -> Iterator[Contender]:
         """Have a contender answer."""
         contender = self.contenders[name]
         if not contender.command:
@@ -83,3 +92,36 @@ class Bench:
             raise RuntimeError(f"wrk has not said how it went: {answer}")
         report: dict[str, Any] = json.loads(found[1])
         return report
+
+
+Reports = dict[str, list[dict[str, float]]]
+"""By number of connections, as text; what wrk says in each round. `half`: 64 connections, at about half of the most that they have reached."""
+
+
+def compare(bench: Bench, rounds: int, seconds: float) -> dict[str, dict[str, Reports]]:
+    """Return what wrk says, by target and contender. All contenders take their turn before any has its next one.
+
+    The stack's workers stand still meanwhile: what they would do with the tasks that are submitted is another part of the bench.
+    """
+    steps = [str(number) for number in CONNECTIONS] + ["half"]
+    found: dict[str, dict[str, Reports]] = {
+        target: {name: {step: [] for step in steps} for name in names} for target, names in ASKED.items()
+    }
+    run(bench.host, "docker", "stop", WORKER)
+    try:
+        for number in range(1, rounds + 1):
+            for target, contenders_of in found.items():
+                for name, reports in contenders_of.items():
+                    with bench.running(name) as contender:
+                        for connections in CONNECTIONS:
+                            reports[str(connections)].append(bench.ask(contender, target, connections, seconds))
+                        most = statistics.median(each["rate"] for each in reports["64"])
+                        reports["half"].append(bench.ask(contender, target, 64, seconds, rate=most / 2))
+                    now, calm = reports["64"][-1], reports["half"][-1]
+                    print(
+                        f"round {number} of {rounds}: {target:12} {name:14} {now['rate']:8.0f} requests/s; at half of it p99 {calm['p99']:.1f} ms",
+                        flush=True,
+                    )
+    finally:
+        run(bench.host, "docker", "start", WORKER)
+    return found

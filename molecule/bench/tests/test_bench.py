@@ -11,8 +11,9 @@ import testinfra
 import variants
 
 from bench import results
+from bench.api import run as api
 from bench.host import Load
-from bench.worker.run import OURS, Bench, compare, median_rate
+from bench.worker.run import OURS, Bench, compare, median_rate, outcome
 
 from conftest import Stack
 
@@ -57,5 +58,27 @@ def test_no_lead_has_fallen_by_half(workers, workload, other):
 
 @full
 def test_workers(workers):
-    outcomes = compare(workers, workers.contenders, ["noop", "wait", "cpu", "mix"], ROUNDS, SECONDS)
-    results.save("worker", {"rounds": ROUNDS, "seconds": SECONDS, "workloads": outcomes})
+    outcomes = compare(workers, list(workers.contenders), ["noop", "wait", "cpu", "mix"], ROUNDS, SECONDS)
+    lone = {"ours": with_and_without(workers, "fba_celery_flower")}
+    waits = {
+        name: [workers.queued(name, "noop", median_rate(rounds) / 2, SECONDS)["queued"]["noop"] for _ in range(ROUNDS)]
+        for name, rounds in outcomes["noop"].items()
+    }
+    results.save("worker", {"rounds": ROUNDS, "seconds": SECONDS, "workloads": outcomes, "without_flower": lone, "queued": waits})
+
+
+def with_and_without(workers, container):
+    """Return the outcomes of tasks that do nothing, by turns while a container of the stack runs and while it does not."""
+    found = {"with": [], "without": []}
+    for _ in range(ROUNDS):
+        for state, verb in (("without", "stop"), ("with", "start")):
+            workers.host.check_output(f"docker {verb} {container}")
+            found[state].append(outcome(workers.rate(OURS, ["noop"], SECONDS), "noop"))
+    return found
+
+
+@full
+def test_servers(stack):
+    with Load(stack.host):
+        found = api.compare(api.Bench(stack.host, workers=1), ROUNDS, SECONDS)
+    results.save("api", {"rounds": ROUNDS, "seconds": SECONDS, "targets": found})
