@@ -95,7 +95,7 @@ class Bench:
 
 
 Reports = dict[str, list[dict[str, float]]]
-"""By number of connections, as text; what wrk says in each round. `half`: 64 connections, at about half of the most that they have reached."""
+"""What wrk says in each round, by number of connections as text. `half`: 64 connections at about half of the most that they reached."""
 
 
 def compare(bench: Bench, rounds: int, seconds: float) -> dict[str, dict[str, Reports]]:
@@ -118,10 +118,8 @@ def compare(bench: Bench, rounds: int, seconds: float) -> dict[str, dict[str, Re
                         most = statistics.median(each["rate"] for each in reports["64"])
                         reports["half"].append(bench.ask(contender, target, 64, seconds, rate=most / 2))
                     now, calm = reports["64"][-1], reports["half"][-1]
-                    print(
-                        f"round {number} of {rounds}: {target:12} {name:14} {now['rate']:8.0f} requests/s; at half of it p99 {calm['p99']:.1f} ms",
-                        flush=True,
-                    )
+                    told = f"{now['rate']:8.0f} requests/s; at half of it p99 {calm['p99']:.1f} ms"
+                    print(f"round {number} of {rounds}: {target:12} {name:14} {told}", flush=True)
     finally:
         run(bench.host, "docker", "start", WORKER)
     return found
