@@ -138,7 +138,7 @@ def supervisor_config(programs: list[dict[str, Any]]) -> str:
             # Its standard output belongs to supervisor's protocol, so what the container shall print goes to its standard error
             "eventlistener:supervise": {
                 "command": f"/opt/supervisor/bin/python {TOOLS}/supervise.py",
-                "events": "PROCESS_LOG,PROCESS_STATE_EXITED,PROCESS_STATE_FATAL",
+                "events": "PROCESS_LOG,PROCESS_STATE_EXITED,PROCESS_STATE_FATAL,SUPERVISOR_STATE_CHANGE_STOPPING",
                 "buffer_size": "10000",
                 "stderr_logfile": "/dev/stderr",
                 "stderr_logfile_maxbytes": "0",

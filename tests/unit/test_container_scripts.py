@@ -739,6 +739,18 @@ def test_a_program_that_ends_again_and_again_is_given_up_on(
     assert bool(supervise([end] * 5)) is given_up
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_all_programs_are_asked_to_end_at_the_same_time(supervise: Any, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Supervisor itself asks them one after the other; one alone it asks at once."""
+    with contextlib.ExitStack() as ends:
+        # They end when the test does. Its process is in the place of supervisord's
+        programs = [ends.enter_context(subprocess.Popen(["cat"], stdin=subprocess.PIPE)) for _ in range(count)]
+        monkeypatch.setattr(os, "getppid", os.getpid)
+        monkeypatch.setattr(os, "getpid", lambda: 0)
+        asked = supervise([("SUPERVISOR_STATE_CHANGE_STOPPING", "")])
+    assert sorted(asked) == sorted((program.pid, signal.SIGTERM) for program in programs if count > 1)
+
+
 def test_the_ends_of_several_programs_are_not_added_up(supervise: Any) -> None:
     events = [("PROCESS_STATE_EXITED", f"processname:{name} groupname:{name} from_state:RUNNING expected:0 pid:9") for name in "ab" * 4]
     assert supervise(events) == []

@@ -163,7 +163,12 @@ def test_a_program_that_is_given_up_on_ends_the_container() -> None:
     """The listener gets that event, and the output of the programs, which needs their log events switched on."""
     parser = read_back(supervisor_config([{"name": "one", "command": ["x"], "stop_wait": 5}]))
     listener = parser["eventlistener:supervise"]
-    assert set(listener["events"].split(",")) == {"PROCESS_LOG", "PROCESS_STATE_EXITED", "PROCESS_STATE_FATAL"}
+    assert set(listener["events"].split(",")) == {
+        "PROCESS_LOG",
+        "PROCESS_STATE_EXITED",
+        "PROCESS_STATE_FATAL",
+        "SUPERVISOR_STATE_CHANGE_STOPPING",
+    }
     assert "/opt/fba/supervise.py" in listener["command"]
     assert parser["program:one"].getboolean("stdout_events_enabled") is True
     # Supervisor's protocol runs over the listener's standard output

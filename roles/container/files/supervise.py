@@ -3,6 +3,9 @@
 It repeats what the programs print on the container's output, and ends supervisord, so the container, when a program does not stay up:
 Docker's restart policy and the health check only see a container that ends. Supervisor itself gives up on a program that ends within its
 `startsecs`; one that first imports for some seconds and then crashes it would start again for ever, so the ends are counted here too.
+
+It also has all programs end at the same time. Supervisor stops one after the other: while the first of a worker's pools finishes its
+tasks, the others would take new ones, and all of them together would need longer than Docker waits.
 """
 
 import os
@@ -10,6 +13,7 @@ import signal
 import sys
 import time
 from collections import defaultdict, deque
+from pathlib import Path
 
 from supervisor.childutils import eventdata, get_headers, listener
 
@@ -20,12 +24,39 @@ WITHIN = 300.0
 """Seconds. As long as a program's `wait_timeout`, so one that only waits for a service that is away is never given up on."""
 
 
+def programs() -> list[int]:
+    """Return the process ids of what supervisord runs, but for this listener."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # What follows the name, which can hold anything: the state, and the parent
+            parent = int((folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == os.getppid() and int(folder.name) != os.getpid():
+            found.append(int(folder.name))
+    return found
+
+
+def stop(pid: int) -> None:
+    """Ask a program to end, if it has not ended meanwhile. Supervisor does so again when it gets to it."""
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+
+
 def main() -> None:
     """Answer supervisor's events until it ends."""
     ends: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=ENDS))
     while True:
         headers, payload = listener.wait()
-        if headers["eventname"].startswith("PROCESS_STATE_"):
+        if headers["eventname"] == "SUPERVISOR_STATE_CHANGE_STOPPING":
+            together = programs()
+            # One alone is told by supervisor at this moment
+            for pid in together if len(together) > 1 else []:
+                stop(pid)
+        elif headers["eventname"].startswith("PROCESS_STATE_"):
             name = get_headers(payload)["processname"]
             last = ends[name]
             last.append(time.monotonic())
