@@ -54,7 +54,11 @@ rollback: tools ## Back to the release before; release=9be3dbb83132 for an older
 plan: tools ## What a deploy would replace, reload or leave, and why; nothing is touched
 	@$(QUIET) && $(PLAY) playbooks/site.yml --check --diff $(ARGS)
 
-unlock: tools ## Take the stack's lock away from a run that is dead
+un.cache/bench-venv/.made: bench/requirements.lock bin/make-venv
+	bin/make-venv .cache/bench-venv bench/requirements.lock
+	@touch $@
+
+lock: tools ## Take the stack's lock away from a run that is dead
 	@$(QUIET) && $(PLAY) playbooks/unlock.yml $(ARGS)
 
 dev: tools ## The same with the source mounted: a saved Python file starts what runs it anew; deploy goes back
@@ -149,8 +153,9 @@ soak-hosts: FORCE
 	FBA_RELEASE_ROUNDS=9 $(FLEET) molecule verify -s release && $(FLEET) molecule destroy -s cluster && \
 	$(DEFAULT) molecule converge && molecule test -s upgrade
 
-bench: $(VENV)/.test $(COLLECTION) ## Measure the stack beside what people run today; the tables are in docs/performance.md
+bench: $(VENV)/.test .cache/bench-venv/.made $(COLLECTION) ## Measure the stack beside what people run today; the tables are in docs/performance.md
 	$(TEST) bin/with-engine $(MAKE) bench-hosts
+	.cache/bench-venv/bin/python bench/report.py
 
 bench-hosts: FORCE
 	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && $(DEFAULT) molecule converge && FBA_BENCH_ROUNDS=3 $(DEFAULT) molecule verify -s bench
@@ -184,6 +189,7 @@ lock: tools ## Write the lock files anew from what they are made of
 	$(UV_COMPILE) requirements-test.in -o requirements-test.lock
 	$(UV_COMPILE) app/pyproject.toml -o app/requirements.lock
 	$(UV_COMPILE) app/pyproject.toml --group app/pyproject.toml:dev -c app/requirements.lock -o app/requirements-dev.lock
+	$(UV_COMPILE) bench/requirements.in -o bench/requirements.lock
 	$(UV_COMPILE) bench/worker/requirements/celery-5.7.in -c app/requirements.lock -o bench/worker/requirements/celery-5.7.lock
 	$(UV_COMPILE) bench/api/requirements/uvicorn.in -c app/requirements.lock -o bench/api/requirements/uvicorn.lock
 	for name in celery-5.6 dramatiq taskiq; do \
