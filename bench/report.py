@@ -6,7 +6,6 @@ Needs matplotlib (`requirements.lock`), and nothing else of the bench.
 """
 
 import json
-import re
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,7 +33,7 @@ def titles(part: str) -> dict[str, str]:
 def median_and_range(rounds: Rounds, key: str, digits: int = 0, factor: float = 1.0) -> str:
     """Return the median of the rounds, and from where to where they go."""
     values = sorted(factor * each[key] for each in rounds)
-    return f"{statistics.median(values):,.{digits}f} ({values[0]:,.{digits}f} – {values[-1]:,.{digits}f})"
+    return f"{statistics.median(values):,.{digits}f} ({values[0]:,.{digits}f} to {values[-1]:,.{digits}f})"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -45,14 +44,15 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def bars(file: Path, title: str, unit: str, rounds: dict[str, Rounds], key: str = "rate") -> None:
-    """Draw the medians of contenders (title to rounds) as bars, with a line from the least to the most."""
+    """Draw the medians of contenders (title to rounds, ours first) as bars, with a line from the least to the most."""
     names = list(rounds)[::-1]
     values = [[each[key] for each in rounds[name]] for name in names]
     middle = [statistics.median(each) for each in values]
     spread = [[m - min(v) for m, v in zip(middle, values, strict=True)], [max(v) - m for m, v in zip(middle, values, strict=True)]]
+    colours = [OTHERS] * (len(names) - 1) + [OURS]
     figure = Figure(figsize=(8, 0.6 + 0.4 * len(names)), layout="constrained")
     axes = figure.subplots()
-    axes.barh(names, middle, xerr=spread, color=[OURS if name == list(rounds)[0] else OTHERS for name in names], capsize=3)
+    axes.barh(names, middle, xerr=spread, color=colours, capsize=3)
     axes.bar_label(axes.containers[-1], labels=[f"{each:,.0f}" for each in middle], padding=4)
     axes.set_title(title, loc="left")
     axes.set_xlabel(unit)
@@ -109,10 +109,11 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for part, section in SECTIONS.items():
         results = json.loads((HERE / "results" / f"{part}.json").read_text(encoding="utf-8"))
-        text = f"<!-- bench: {part} -->\n{about(results)}\n\n{section(results)}\n<!-- end of bench: {part} -->"
-        page, count = re.subn(rf"<!-- bench: {part} -->.*<!-- end of bench: {part} -->", lambda _: text, page, flags=re.DOTALL)
-        if count != 1:
-            raise SystemExit(f"{PAGE.name} has {count} places for {part}, not one")
+        begin, end = f"<!-- bench: {part} -->\n", f"<!-- end of bench: {part} -->"
+        if page.count(begin) != 1 or page.count(end) != 1:
+            raise SystemExit(f"{PAGE.name} has not one place for {part}, from {begin.strip()} to {end}")
+        before, _, rest = page.partition(begin)
+        page = f"{before}{begin}{about(results)}\n\n{section(results)}\n{end}{rest.partition(end)[2]}"
     PAGE.write_text(page, encoding="utf-8")
 
 
