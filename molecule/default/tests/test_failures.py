@@ -1,5 +1,7 @@
 """What is killed, hangs or is given up comes back, and nobody has to do anything."""
 
+import subprocess
+
 
 def test_a_killed_program_is_back_within_seconds(stack, wait_until):
     before = {name: stack.started_at(name) for name in stack.services}
@@ -46,3 +48,47 @@ def test_a_hanging_program_is_replaced(stack, wait_until):
         what="the containers were started again",
     )
     wait_until(lambda: stack.healthy() == stack.services, timeout=90, what="all are healthy")
+
+
+RESULTS = """
+import time
+from fba_app.celery import app
+
+# A task that every Celery worker has: it returns what it is given
+sent = []
+for number in range(600):
+    sent.append(app.send_task("celery.accumulate", args=[number], kwargs={"index": 0}, queue="io").id)
+    time.sleep(0.05)
+print("sent", flush=True)
+deadline = time.monotonic() + 60
+left = dict(enumerate(sent))
+while left and time.monotonic() < deadline:
+    for number, task_id in list(left.items()):
+        try:
+            meta = app.backend.get_task_meta(task_id, cache=False)
+        except app.backend.connection_errors:
+            break
+        if meta["status"] == "SUCCESS":
+            assert meta["result"] == number, meta
+            del left[number]
+    time.sleep(0.2)
+print("missing", len(left), flush=True)
+"""
+
+
+def test_no_result_of_a_plain_task_is_lost(stack, wait_until):
+    """Results that are stored together, while Redis, RabbitMQ and the pool's processes are killed."""
+    command = ["docker", "exec", "-i", "debian13", "docker", "exec", "-i", "fba_server_1", "python3", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sender:
+        sender.stdin.write(RESULTS)
+        sender.stdin.close()
+        for container, process in (("fba_redis", "redis-server"), ("fba_rabbitmq", "beam.smp"), ("fba_redis", "redis-server")):
+            for pid in stack.pool_pids("io"):
+                stack.kill_program("fba_celery_worker", pid)
+            before = stack.started_at(container)
+            stack.signal("KILL", *stack.pids(container, process))
+            wait_until(lambda c=container, b=before: stack.started_at(c) != b, timeout=30, what=f"{container} was started again")
+            wait_until(lambda: stack.healthy() == stack.services, timeout=60, what="all are healthy")
+        said = sender.stdout.read()
+    assert said.splitlines() == ["sent", "missing 0"]
+    assert sender.returncode == 0
