@@ -56,7 +56,7 @@ from fba_app.celery import app
 
 # A task that every Celery worker has: it returns what it is given
 sent = []
-for number in range(600):
+for number in range(1000):
     sent.append(app.send_task("celery.accumulate", args=[number], kwargs={"index": 0}, queue="io").id)
     time.sleep(0.05)
 print("sent", flush=True)
@@ -78,7 +78,7 @@ print("missing", len(left), flush=True)
 
 def test_no_result_of_a_plain_task_is_lost(stack, wait_until):
     """Results that are stored together, while Redis, RabbitMQ and the pool's processes are killed."""
-    command = ["docker", "exec", "-i", "debian13", "docker", "exec", "-i", "fba_server_1", "python3", "-"]
+    command = ["docker", "exec", "-i", stack.name, "docker", "exec", "-i", "fba_server_1", "python3", "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sender:
         sender.stdin.write(RESULTS)
         sender.stdin.close()
