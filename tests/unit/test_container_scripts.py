@@ -682,6 +682,23 @@ def test_a_pool_that_was_just_started_has_time_to_begin(worker: Any, monkeypatch
                 ask_whether_it_can_wait(worker, monkeypatch, broker.getsockname()[1])
 
 
+def test_a_pool_that_has_answered_has_begun(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not given the time of a start if it falls silent soon after; a new start is another matter."""
+    for name in ("io", "io-2"):
+        (worker.nodes / f"{name}.node").write_text(f"{name}-1@host")
+    with pytest.raises(SystemExit, match=r"no answer from io-2-1@host$"):
+        check_worker(worker, monkeypatch, {"io-1@host": [{"name": "io"}]})
+    worker.app.control.inspect.reset_mock()
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        port = broker.getsockname()[1]
+        ask_whether_it_can_wait(worker, monkeypatch, port)
+        (worker.nodes / "io-2.node").unlink()
+        with pytest.raises(SystemExit, match="has had 30 s to begin"):
+            ask_whether_it_can_wait(worker, monkeypatch, port)
+        (worker.nodes / "io.node").write_text("io-2@host")
+        ask_whether_it_can_wait(worker, monkeypatch, port)
+
+
 # The listener of supervisord
 
 

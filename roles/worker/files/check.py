@@ -1,10 +1,12 @@
 """Ask every pool of this container whether it consumes: check.py -A APPLICATION; or whether that can wait: check.py --away HOST:PORT
 
 The second one is asked when the first has failed. Without a broker no pool can answer, and restarting them helps nobody. A pool that was
-just started has time to begin; one that ends again and again is supervisord's business, which lets the other pools finish what they do.
+just started has time to begin, until it has answered once; one that ends again and again is supervisord's business, which lets the other
+pools finish what they do.
 """
 
 import argparse
+import contextlib
 import socket
 import sys
 import time
@@ -17,6 +19,8 @@ from celery.app.utils import find_app
 PATIENCE = 5.0
 # Seconds that a pool has from its start to its first answer, also where all cores are busy
 START = 30.0
+# Of the file beside that with a pool's name: the name under which it has answered
+ANSWERED = ".answered"
 
 
 def broker_is_away(address: str) -> bool:
@@ -34,11 +38,17 @@ def node_files() -> list[Path]:
     return list(Path("/tmp").glob("*.node"))
 
 
+def has_answered(path: Path) -> bool:
+    """Return whether a pool has answered a check since its last start."""
+    answered = path.with_suffix(ANSWERED)
+    return answered.exists() and answered.read_text(encoding="ascii") == path.read_text(encoding="ascii")
+
+
 def pool_begins() -> bool:
-    """Return whether a pool was started less than `START` seconds ago."""
+    """Return whether a pool was started less than `START` seconds ago, and has not answered yet."""
     now = time.time()
     # A start in the future is that of a clock which was set back since, and says nothing
-    return any(0 <= now - path.stat().st_mtime < START for path in node_files())
+    return any(0 <= now - path.stat().st_mtime < START and not has_answered(path) for path in node_files())
 
 
 def silent_pools(app: Celery, nodes: set[str]) -> set[str]:
@@ -58,10 +68,16 @@ def main() -> None:
         if not (broker_is_away(arguments.away) or pool_begins()):
             sys.exit(f"{arguments.away} takes connections, and every pool has had {START:.0f} s to begin")
         return
-    nodes = {path.read_text(encoding="ascii") for path in node_files()}
+    nodes = {path: path.read_text(encoding="ascii") for path in node_files()}
     if not nodes:
         sys.exit("no pool has started yet")
-    if silent := silent_pools(find_app(arguments.app), nodes):
+    silent = silent_pools(find_app(arguments.app), set(nodes.values()))
+    for path, node in nodes.items():
+        if node not in silent and not has_answered(path):
+            # Where the disk is full, it has the time of a start once more
+            with contextlib.suppress(OSError):
+                path.with_suffix(ANSWERED).write_text(node, encoding="ascii")
+    if silent:
         sys.exit(f"no answer from {', '.join(sorted(silent))}")
 
 
