@@ -54,11 +54,7 @@ rollback: tools ## Back to the release before; release=9be3dbb83132 for an older
 plan: tools ## What a deploy would replace, reload or leave, and why; nothing is touched
 	@$(QUIET) && $(PLAY) playbooks/site.yml --check --diff $(ARGS)
 
-un.cache/bench-venv/.made: bench/requirements.lock bin/make-venv
-	bin/make-venv .cache/bench-venv bench/requirements.lock
-	@touch $@
-
-lock: tools ## Take the stack's lock away from a run that is dead
+unlock: tools ## Take the stack's lock away from a run that is dead
 	@$(QUIET) && $(PLAY) playbooks/unlock.yml $(ARGS)
 
 dev: tools ## The same with the source mounted: a saved Python file starts what runs it anew; deploy goes back
@@ -182,6 +178,10 @@ FORCE:
 
 .cache/app-venv/.made: app/requirements-dev.lock bin/make-venv
 	bin/make-venv .cache/app-venv app/requirements-dev.lock
+	@touch $@
+
+.cache/bench-venv/.made: bench/requirements.lock bin/make-venv
+	bin/make-venv .cache/bench-venv bench/requirements.lock
 	@touch $@
 
 lock: tools ## Write the lock files anew from what they are made of
