@@ -26,6 +26,13 @@ def save(name: str, results: dict[str, Any]) -> None:
 
 
 def load(name: str) -> dict[str, Any]:
-    """Return the results of a part of the bench, as they were saved last."""
-    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    """Return the results of a part of the bench, as they were saved last.
+
+    Raises:
+        FileNotFoundError: they never were.
+    """
+    file = FOLDER / f"{name}.json"
+    if not file.exists():
+        raise FileNotFoundError(f"{file} is not there to compare with: `make bench` writes it")
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
