@@ -11,16 +11,20 @@ QUIET = export ANSIBLE_DISPLAY_OK_HOSTS=false
 TEST = . $(VENV)/bin/activate && export MOLECULE_COMMAND_BORDERS=false ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/.ansible/collections &&
 # Why it is done, for the lock, the record and the deploy log; wait=600 waits that long for somebody else
 WHY = -e '{"release_reason": "$(reason)", "release_wait": $(or $(wait),0)}'
-# Scenarios that share their hosts. Outside the checkout: pytest would take its pyproject.toml for that of the scenarios
-DEFAULT_DIR = $(HOME)/.ansible/tmp/fba-default
-DEFAULT = MOLECULE_EPHEMERAL_DIRECTORY=$(DEFAULT_DIR)
-FLEET_DIR = $(HOME)/.ansible/tmp/fba-fleet
-FLEET = MOLECULE_EPHEMERAL_DIRECTORY=$(FLEET_DIR)
+# What molecule knows of the hosts; some scenarios share theirs. Outside the checkout: pytest would take its pyproject.toml for that of the
+# scenarios
+HOSTS_DIR = $(HOME)/.ansible/tmp/fba-hosts
+HOSTS = MOLECULE_EPHEMERAL_DIRECTORY=$(HOSTS_DIR)
+STORE = $(HOSTS)/store
+DEFAULT = $(HOSTS)/default
+SINGLE = $(HOSTS)/single
+FLEET = $(HOSTS)/fleet
+SCALE = $(HOSTS)/scale
+UPGRADE = $(HOSTS)/upgrade
 # Its account stays
 FAULTS = FBA_FAULTS_REPORT=$(CURDIR)/.cache/faults.json $(FLEET) molecule verify -s faults
-SINGLE_DIR = $(HOME)/.ansible/tmp/fba-single
-SINGLE = MOLECULE_EPHEMERAL_DIRECTORY=$(SINGLE_DIR)
-CLEAN_HOSTS = trap 'molecule destroy --all; rm -rf $(DEFAULT_DIR) $(FLEET_DIR) $(SINGLE_DIR)' EXIT && molecule destroy --all && rm -rf $(DEFAULT_DIR) $(FLEET_DIR) $(SINGLE_DIR)
+REMOVE_HOSTS = ansible-playbook -i localhost, tests/hosts/remove.yml && rm -rf $(HOSTS_DIR)
+CLEAN_HOSTS = trap '$(REMOVE_HOSTS)' EXIT && $(REMOVE_HOSTS)
 PLAY = . $(VENV)/bin/activate && ansible-playbook -i $(INVENTORY)
 
 .DEFAULT_GOAL := help
@@ -144,23 +148,34 @@ soak: $(VENV)/.test $(COLLECTION) ## The long versions of the tests
 	$(TEST) bin/with-engine $(MAKE) soak-hosts
 
 soak-hosts: FORCE
-	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && $(DEFAULT) molecule converge && $(FLEET) molecule converge -s cluster && \
+	$(TEST) $(CLEAN_HOSTS) && $(STORE) molecule converge -s store && $(DEFAULT) molecule converge && $(FLEET) molecule converge -s cluster && \
 	FBA_FAULTS_ROUNDS=2 FBA_FAULTS_TASKS=20000 FBA_FAULTS_RATE=8 $(FAULTS) && \
 	FBA_RELEASE_ROUNDS=9 $(FLEET) molecule verify -s release && $(FLEET) molecule destroy -s cluster && \
-	$(DEFAULT) molecule converge && molecule test -s upgrade
+	$(DEFAULT) molecule converge && $(UPGRADE) molecule test -s upgrade
 
 bench: $(VENV)/.test .cache/bench-venv/.made $(COLLECTION) ## Measure the stack beside what people run today; the tables are in docs/performance.md
 	$(TEST) bin/with-engine $(MAKE) bench-hosts
 	.cache/bench-venv/bin/python bench/report.py
 
+# Workers, servers and playbooks on one machine; then playbooks on more and more hosts
 bench-hosts: FORCE
-	$(TEST) $(CLEAN_HOSTS) && molecule converge -s store && $(DEFAULT) molecule converge && FBA_BENCH_ROUNDS=3 $(DEFAULT) molecule verify -s bench
+	$(TEST) $(CLEAN_HOSTS) && $(STORE) molecule converge -s store && $(DEFAULT) molecule converge && \
+	FBA_BENCH_ROUNDS=3 $(DEFAULT) molecule verify -s bench && $(SCALE) molecule create -s scale && $(SCALE) molecule prepare -s scale && \
+	$(SCALE) molecule verify -s scale
+
+bench-fleet: $(VENV)/.test .cache/bench-venv/.made $(COLLECTION) ## Measure playbooks on up to eight hosts of workers
+	$(TEST) bin/with-engine $(MAKE) bench-fleet-hosts
+	.cache/bench-venv/bin/python bench/report.py
+
+bench-fleet-hosts: FORCE
+	$(TEST) $(CLEAN_HOSTS) && $(STORE) molecule converge -s store && $(DEFAULT) molecule converge && $(SCALE) molecule create -s scale && \
+	$(SCALE) molecule prepare -s scale && FBA_BENCH_HOSTS=8 $(SCALE) molecule verify -s scale
 
 bench-quick: $(VENV)/.test $(COLLECTION) ## Fail if the stack's lead has fallen by half; on the host of the scenario default
 	$(TEST) $(DEFAULT) molecule verify -s bench
 
 converge-default: FORCE
-	$(TEST) molecule converge -s store && $(DEFAULT) molecule converge
+	$(TEST) $(STORE) molecule converge -s store && $(DEFAULT) molecule converge
 
 idempotence-default: FORCE
 	$(TEST) $(DEFAULT) molecule idempotence
@@ -197,4 +212,4 @@ lock: tools ## Write the lock files anew from what they are made of
 	for name in flower supervisor uv; do \
 	    $(UV_COMPILE) roles/images/files/$$name/requirements.in -o roles/images/files/$$name/requirements.lock || exit; done
 
-.PHONY: help tools deploy release rollback plan unlock dev passwords backup verify-backup restore status logs dead-letters restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-lint quick-unit quick-application test-app test-hosts soak bench bench-quick lock FORCE
+.PHONY: help tools deploy release rollback plan unlock dev passwords backup verify-backup restore status logs dead-letters restart stop upgrade destroy maintenance-on maintenance-off remove-host rotate-authority test test-quick quick-lint quick-unit quick-application test-app test-hosts soak bench bench-fleet bench-quick lock FORCE

@@ -31,8 +31,10 @@ def titles(part: str) -> dict[str, str]:
 
 
 def median_and_range(rounds: Rounds, key: str, digits: int = 0, factor: float = 1.0) -> str:
-    """Return the median of the rounds, and from where to where they go."""
+    """Return the median of the rounds, and from where to where they go if there is more than one."""
     values = sorted(factor * each[key] for each in rounds)
+    if len(values) == 1:
+        return f"{values[0]:,.{digits}f}"
     return f"{statistics.median(values):,.{digits}f} ({values[0]:,.{digits}f} to {values[-1]:,.{digits}f})"
 
 
@@ -92,15 +94,101 @@ def worker(results: dict[str, Any]) -> str:
     )
 
 
-SECTIONS = {"worker": worker}
+ASKED = {
+    "live": "`/health/live`",
+    "read": "a row that is looked for in PostgreSQL",
+    "submit": "a task that is accepted for good",
+    "apply-async": "a task that is sent by `apply_async`",
+}
+
+
+def api(results: dict[str, Any]) -> str:
+    """Return the section on servers, and draw its picture."""
+    names, parts = titles("api"), []
+    chosen = {names[name]: reports["64"] for name, reports in results["targets"]["live"].items()}
+    bars(PAGE.parent / "performance-live.svg", "/health/live, 64 connections", "requests a second", chosen)
+    for target, what in ASKED.items():
+        reports = results["targets"][target]
+        counts = [count for count in next(iter(reports.values())) if count != "half"]
+        head = [
+            what,
+            *(f"requests a second, {count} connections" for count in counts),
+            "ms, 64 connections: p50",
+            "p99",
+            "p99.9",
+            "half: p99",
+        ]
+        rows = [
+            [
+                f"**{names[name]}**" if name in ("ours", "nginx") else names[name],
+                *(median_and_range(steps[count], "rate") for count in counts),
+                *(median_and_range(steps["64"], quantile, 1) for quantile in ("p50", "p99", "p999")),
+                median_and_range(steps["half"], "p99", 1),
+            ]
+            for name, steps in reports.items()
+        ]
+        parts.append(table(head, rows))
+    return "\n\n".join(["![/health/live](performance-live.svg)", *parts])
+
+
+RUN_HEAD = ["seconds", "of these the images", "tasks", "processor seconds of the controller"]
+RUNS = {
+    "first": "first deploy",
+    "no-op": "nothing to do",
+    "variable": "one variable changed: the workers are replaced",
+    "release": "a release with one changed file",
+    "containers": "all containers gone, images and data there",
+    "join": "the new hosts join",
+}
+
+
+def run_cells(runs: Rounds) -> list[str]:
+    """Return what a table says of runs of one kind."""
+    return [median_and_range(runs, key, digits) for key, digits in (("seconds", 0), ("images", 0), ("tasks", 0), ("cpu_seconds", 0))]
+
+
+def playbooks(results: dict[str, Any]) -> str:
+    """Return the section on the playbooks for one machine."""
+    rows = [[RUNS[name], *run_cells(runs)] for name, runs in results["runs"].items()]
+    composed = [
+        [f"`docker compose up -d`: {what}", f"{statistics.median(seconds):.1f}", "–", "–", "–"]
+        for what, seconds in (("all containers gone", results["compose"]["first"]), ("nothing to do", results["compose"]["no-op"]))
+    ]
+    asked = results["requests"]
+    told = f"During the releases {asked['requests']:,} requests were made; {asked['failed']} failed."
+    return f"{table(['one machine', *RUN_HEAD], rows + composed)}\n\n{told}"
+
+
+def fleet(results: dict[str, Any]) -> str:
+    """Return the section on the playbooks for more and more hosts."""
+    rows = [
+        [size, RUNS[name], *run_cells(runs)] for size, kinds in results["hosts"].items() for name, runs in kinds.items() if name in RUNS
+    ]
+    brought = [
+        [size, median_and_range(kinds["delivery"], "images"), median_and_range(kinds["delivery"], "bytes", 2, 1e-6)]
+        for size, kinds in results["hosts"].items()
+    ]
+    return "\n\n".join(
+        [
+            table(["hosts of workers", "", *RUN_HEAD], rows),
+            table(
+                ["hosts of workers", "seconds to bring the image of a release with one changed file", "MB that a host receives"], brought
+            ),
+        ]
+    )
+
+
+SECTIONS = {"worker": worker, "api": api, "playbooks": playbooks, "fleet": fleet}
 
 
 def about(results: dict[str, Any]) -> str:
     """Return where and when the results of a part are from."""
-    machine = results["machine"]
+    machine, rounds = results["machine"], f"{results['rounds']} rounds"
+    if "seconds" in results:
+        rounds += f" of {results['seconds']} s, taken by turns"
     return (
         f"{results['date']}, {machine['cores']} cores of {machine['processor']}, {machine['memory_gib']} GiB, Linux {machine['kernel']}. "
-        f"Medians of {results['rounds']} rounds of {results['seconds']} s, taken by turns, with the least and the most."
+        f"Medians of {rounds}, with the least and the most."
     )
 
 
@@ -108,7 +196,11 @@ def main() -> None:
     """Write everything for which there are results."""
     page = PAGE.read_text(encoding="utf-8")
     for part, section in SECTIONS.items():
-        results = json.loads((HERE / "results" / f"{part}.json").read_text(encoding="utf-8"))
+        file = HERE / "results" / f"{part}.json"
+        if not file.exists():
+            print(f"there are no results for {part}: its tables stay as they are")
+            continue
+        results = json.loads(file.read_text(encoding="utf-8"))
         begin, end = f"<!-- bench: {part} -->\n", f"<!-- end of bench: {part} -->"
         if page.count(begin) != 1 or page.count(end) != 1:
             raise SystemExit(f"{PAGE.name} has not one place for {part}, from {begin.strip()} to {end}")

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import requests
 import testinfra
+import variants
 import yaml
 from aiosmtpd.controller import Controller
 
@@ -78,6 +79,20 @@ def _secrets(file, project):
     """Return what a vault file holds. Once: to open one takes a second of processor time, and each test has a stack of its own."""
     view = ["ansible-vault", "view", "--vault-password-file", str(project / "bin" / "vault-password"), str(file)]
     return yaml.safe_load(subprocess.run(view, check=True, capture_output=True).stdout)
+
+
+def playbook_command(playbook, *arguments):
+    """Return the command and the environment that run one of the collection's playbooks against the scenario's hosts."""
+    project = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+    command = ["ansible-playbook", "-i", os.environ["MOLECULE_INVENTORY_FILE"], str(project / "playbooks" / playbook), *arguments]
+    environment = os.environ | {
+        "ANSIBLE_COLLECTIONS_PATH": str(project / ".ansible" / "collections"),
+        "ANSIBLE_VAULT_PASSWORD_FILE": str(project / "bin" / "vault-password"),
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
+        "ANSIBLE_NOCOLOR": "true",
+    }
+    environment.pop("ANSIBLE_FORCE_COLOR", None)
+    return command, environment
 
 
 class Stack:
@@ -222,21 +237,9 @@ while time.monotonic() < end:
         files = f"--cacert {TLS}/ca.pem --cert {TLS}/certificate.pem --key {TLS}/private_key.pem"
         return self.host.check_output(f"docker exec {environment} fba_redis redis-cli --tls {files} -h localhost {options} {command}")
 
-    def command(self, playbook, *arguments):
-        """Return the command and the environment that run one of the collection's playbooks against the scenario's hosts."""
-        command = ["ansible-playbook", "-i", self.inventory, str(self.project / "playbooks" / playbook), *arguments]
-        environment = os.environ | {
-            "ANSIBLE_COLLECTIONS_PATH": str(self.project / ".ansible" / "collections"),
-            "ANSIBLE_VAULT_PASSWORD_FILE": str(self.project / "bin" / "vault-password"),
-            "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
-            "ANSIBLE_NOCOLOR": "true",
-        }
-        environment.pop("ANSIBLE_FORCE_COLOR", None)
-        return command, environment
-
     def play(self, playbook, *arguments):
         """Run one of the collection's playbooks against the scenario's hosts and return the finished process."""
-        command, environment = self.command(playbook, *arguments)
+        command, environment = playbook_command(playbook, *arguments)
         # Ansible writes what fails on standard error: both are what an operator reads
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False)
 
@@ -274,6 +277,19 @@ class Fleet:
     def started(self):
         """Return when each container of each host was last started."""
         return {(host, name): each["State"]["StartedAt"] for host in self.members() for name, each in self[host].containers().items()}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """sources(name, *changes): the options that deploy the application with these changes, which is made when first asked for."""
+    root = tmp_path_factory.mktemp("sources")
+
+    def make(name, *changes):
+        if not (root / name).exists():
+            variants.make_variant(Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "app", root / name, *changes)
+        return ("-e", f"fba_app_source={root / name}")
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,29 @@
-"""Measure one run of a playbook."""
+"""Measure runs of playbooks, and what they bring over the wire."""
 
 import re
 import resource
 import subprocess
 import time
+from collections.abc import Iterable
+
+from bench.host import Host
+
+ROLE = re.compile(r"^(fba\.stack\.\w+) -+ +([\d.]+)s$", re.MULTILINE)
+
+Run = dict[str, float]
+"""What a run of a playbook took: see `measure`."""
 
 
-def measure(command: list[str], environment: dict[str, str]) -> dict[str, float]:
+def measure(command: list[str], environment: dict[str, str]) -> Run:
     """Run a command of ansible-playbook that must succeed, and return what it took.
 
     `seconds`; `tasks`: those that were begun on at least one host; `cpu_seconds`: processor time on the controller, of all its processes;
-    `changed`: the number of changes on all hosts.
+    `changed`: the number of changes on all hosts; `images`: the seconds that the role `images` took of it.
 
     Raises:
         RuntimeError: it has failed; the message has what it printed.
     """
+    environment = environment | {"ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_roles"}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -25,4 +34,10 @@ def measure(command: list[str], environment: dict[str, str]) -> dict[str, float]
         "tasks": len(re.findall(r"^TASK \[", run.stdout, re.MULTILINE)),
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "changed": sum(map(int, re.findall(r" changed=(\d+) ", run.stdout))),
+        "images": float(dict(ROLE.findall(run.stdout)).get("fba.stack.images", 0)),
     }
+
+
+def received(hosts: Iterable[Host]) -> list[int]:
+    """Return the bytes that each host has received over its network since it was started."""
+    return [int(host.check_output("cat /sys/class/net/eth0/statistics/rx_bytes")) for host in hosts]

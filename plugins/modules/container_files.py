@@ -12,7 +12,8 @@ author: The fba.stack authors
 description:
   - Writes every file of a container under O(root), and removes what is there and no longer in the spec.
   - Each file is replaced as a whole by a rename, so a reader sees the old content or the new, never a part.
-  - One call for all files of a container, because the number of calls is what a run's time is made of.
+  - One call for all files of a container, because the number of calls is what a run's time is made of. So this one also tells whether the
+    container is there as it is wanted, and needs no other call.
 options:
   root:
     description: Folder on the host that belongs to this container alone.
@@ -60,6 +61,18 @@ options:
   plan_file:
     description: Where the plan is kept. Readable by root alone, as it holds secrets.
     type: path
+  container:
+    description: The container whose files these are, where the engine is to be asked for it.
+    type: dict
+    suboptions:
+      name:
+        description: Its name.
+        type: str
+        required: true
+      labels:
+        description: Labels that it must have. Others do not matter.
+        type: dict
+        required: true
 attributes:
   check_mode:
     support: full
@@ -86,15 +99,26 @@ changed_files:
   type: list
   elements: str
   returned: always
+container:
+  description: What the engine says of O(container), as C(docker inspect) shows it; nothing where there is none.
+  type: dict
+  returned: when O(container) is given
+stands:
+  description: Whether O(container) runs and has the labels, so that nothing is to be done about it.
+  type: bool
+  returned: when O(container) is given
 """
 
 import json
 import os
 import stat
 import tempfile
+from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.converters import to_bytes
+
+from ansible_collections.fba.stack.plugins.module_utils.engine import ask_engine
 
 DIRECTORY_MODE = 0o755
 
@@ -165,6 +189,11 @@ def keep_plan(path, plan):
         write(following, content, 0o600, 0)
 
 
+def stands(about, labels):
+    """Return whether a container runs and has these labels among its own."""
+    return about is not None and about["State"]["Status"] == "running" and labels.items() <= about["Config"]["Labels"].items()
+
+
 def main():
     """Run the module."""
     module = AnsibleModule(
@@ -189,6 +218,10 @@ def main():
             },
             "plan": {"type": "dict"},
             "plan_file": {"type": "path"},
+            "container": {
+                "type": "dict",
+                "options": {"name": {"type": "str", "required": True}, "labels": {"type": "dict", "required": True}},
+            },
         },
         required_together=[("plan", "plan_file")],
         supports_check_mode=True,
@@ -243,7 +276,11 @@ def main():
         given = [{name: value for name, value in entry.items() if value is not None} for entry in module.params["files"]]
         keep_plan(module.params["plan_file"], {**module.params["plan"], "files": given})
 
-    module.exit_json(changed=changed or bool(changed_files), changed_files=changed_files, diff=diff)
+    answer = {"changed": changed or bool(changed_files), "changed_files": changed_files, "diff": diff}
+    if container := module.params["container"]:
+        about = ask_engine(f"/containers/{quote(container['name'])}/json")
+        answer.update(container=about, stands=stands(about, container["labels"]))
+    module.exit_json(**answer)
 
 
 if __name__ == "__main__":

@@ -219,6 +219,49 @@ def test_a_file_needs_one_content(run: Run, args: dict[str, Any]) -> None:
     assert run(args).answer["failed"] is True
 
 
+# Whether the container is there
+
+
+LABELS = {"fba.stack": "fba", "fba.spec": "0123456789abcdef"}
+
+
+def inspected(status: str = "running", **labels: str) -> dict[str, Any]:
+    """What the engine says of a container that has labels of its own too."""
+    return {"State": {"Status": status}, "Config": {"Labels": {"maintainer": "somebody", **LABELS, **labels}}}
+
+
+@pytest.mark.parametrize(
+    ("about", "stands"),
+    [
+        (inspected(), True),
+        (inspected(**{"fba.spec": "other"}), False),
+        (inspected("exited"), False),
+        (inspected("paused"), False),
+        (inspected("restarting"), False),
+        (None, False),
+    ],
+    ids=["as wanted", "of another spec", "ended", "paused", "crashing", "not there"],
+)
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_it_tells_whether_the_container_stands(
+    run: Run, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch, about: Any, stands: bool, check_mode: bool
+) -> None:
+    monkeypatch.setattr(container_files, "ask_engine", {"/containers/fba_redis/json": about}.__getitem__)
+    answer = run({**args, "container": {"name": "fba_redis", "labels": LABELS}}, check_mode=check_mode).answer
+    assert (answer["stands"], answer["container"]) == (stands, about)
+
+
+def test_a_container_that_lacks_a_label_does_not_stand(run: Run, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    about = inspected()
+    del about["Config"]["Labels"]["fba.stack"]
+    monkeypatch.setattr(container_files, "ask_engine", lambda _path: about)
+    assert run({**args, "container": {"name": "fba_redis", "labels": LABELS}}).answer["stands"] is False
+
+
+def test_no_container_is_asked_for_unless_it_is_named(run: Run, args: dict[str, Any]) -> None:
+    assert "stands" not in run(args).answer
+
+
 # A folder that some containers share, each seeing its part: the files of each are its user's
 
 

@@ -3,19 +3,25 @@
 On the host of the scenario `default`, which has the bench's tasks in its application afterwards.
 """
 
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 import testinfra
 import variants
+import yaml
+from traffic import Traffic
 
 from bench import results
 from bench.api import run as api
 from bench.host import Load
+from bench.playbooks.compose import compose_file
+from bench.playbooks.run import measure
 from bench.worker.run import OURS, Bench, compare, median_rate, outcome
 
-from conftest import Stack
+from conftest import Stack, playbook_command
 
 PROJECT = Path(__file__).resolve().parents[3]
 ROUNDS = int(os.environ.get("FBA_BENCH_ROUNDS", "0"))
@@ -27,13 +33,17 @@ full = pytest.mark.skipif(not ROUNDS, reason="the full version, in make bench")
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
+def source(sources):
+    """The options that deploy the application with the bench's tasks."""
+    return sources("bench", variants.benched(PROJECT / "bench"))
+
+
+@pytest.fixture(scope="module")
+def stack(source):
     """The stack of the host, with the bench's tasks in its application, and with an image of the contenders."""
     stack = Stack(testinfra.get_host("docker://debian13"))
-    source = tmp_path_factory.mktemp("bench") / "app"
-    variants.make_variant(PROJECT / "app", source, variants.benched(PROJECT / "bench"))
     for playbook in ("site.yml", "../bench/prepare.yml"):
-        run = stack.play(playbook, "-e", f"fba_app_source={source}")
+        run = stack.play(playbook, *source)
         assert run.returncode == 0, run.stdout
     return stack
 
@@ -82,3 +92,51 @@ def test_servers(stack):
     with Load(stack.host):
         found = api.compare(api.Bench(stack.host, workers=1), ROUNDS, SECONDS)
     results.save("api", {"rounds": ROUNDS, "seconds": SECONDS, "targets": found})
+
+
+def play(playbook, *arguments):
+    """Measure a playbook on the host."""
+    run = measure(*playbook_command(playbook, *arguments))
+    print(f"{playbook} {' '.join(arguments)}: {run}", flush=True)
+    return run
+
+
+@full
+def test_playbooks_on_one_machine(stack, source, sources):
+    runs = {"no-op": [play("site.yml", *source) for _ in range(ROUNDS)]}
+    assert all(run["changed"] == 0 for run in runs["no-op"])
+    runs["variable"] = [play("site.yml", *source, "-e", '{"worker_log_tasks": true}')]
+    runs["release"] = []
+    with Traffic(stack.url, "admin", stack.secrets["fba_app_admin_password"], scale=0.25) as traffic:
+        traffic.wait_for(50)
+        for number in range(ROUNDS):
+            options = sources(f"release{number}", variants.benched(PROJECT / "bench"), variants.mark(number))
+            runs["release"].append(play("release.yml", *options))
+    report = traffic.report
+    assert report["failed"] == 0, traffic.table()
+    composed = compose(stack)
+    # The containers alone, as Compose has made them: images and data are there
+    stack.host.check_output("docker rm --force $(docker ps --all --quiet --filter label=fba.stack)")
+    runs["containers"] = [play("site.yml", *source)]
+    asked = {name: report[name] for name in ("requests", "failed", "reopened")}
+    results.save("playbooks", {"rounds": ROUNDS, "runs": runs, "compose": composed, "requests": asked})
+
+
+def compose(stack):
+    """Return the seconds that `docker compose up -d` takes for the stack's containers: when there are none, and when they run."""
+    stack.host.check_output("apt-get update && apt-get install --yes --no-install-recommends docker-compose")
+    text = yaml.safe_dump(compose_file(stack.containers(), "fba_network"))
+    stack.host.check_output(f"mkdir --parents /root/compose && cat > /root/compose/compose.yml <<'END'\n{text}\nEND")
+    seconds = {"first": [], "no-op": []}
+    names = " ".join(stack.containers())
+    stack.host.check_output(f"docker stop {names}")
+    up, down = ("docker compose --file /root/compose/compose.yml " + verb for verb in ("up --detach", "down"))
+    for _ in range(ROUNDS):
+        for what in seconds:
+            start = time.monotonic()
+            stack.host.check_output(up)
+            seconds[what].append(round(time.monotonic() - start, 1))
+        running = json.loads(stack.host.check_output("docker compose ls --format json"))
+        assert f"running({len(stack.containers())})" in running[0]["Status"]
+        stack.host.check_output(down)
+    return seconds

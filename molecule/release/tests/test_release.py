@@ -15,6 +15,8 @@ import pytest
 import variants
 from traffic import Traffic
 
+from conftest import playbook_command
+
 ROUNDS = int(os.environ.get("FBA_RELEASE_ROUNDS", "0"))
 """Further releases and rollbacks, each a pair; `make soak` makes them ten in all."""
 
@@ -58,19 +60,6 @@ def end(load):
     """End the load, once."""
     if load.report is None:
         load.__exit__(None, None, None)
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory, fleet):
-    """A function that makes another release's source and returns the options that deploy it."""
-    root = tmp_path_factory.mktemp("sources")
-
-    def make(name, *changes):
-        if not (root / name).exists():
-            variants.make_variant(fleet.door.project / "app", root / name, *changes)
-        return ("-e", f"fba_app_source={root / name}")
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +142,7 @@ def test_a_release_that_is_interrupted_goes_on_and_nobody_notices(fleet, traffic
     schedules.append(log_in_at(fleet.door).expect(201, "POST", "/schedules", json=often).json()["id"])
     source = sources("first", *FIRST)
     before = record(fleet)["current"] if fleet["app1"].host.file("/var/lib/fba/releases.json").exists else ""
-    command, environment = fleet.door.command("release.yml", *source, "-e", '{"release_reason": "greetings for all"}')
+    command, environment = playbook_command("release.yml", *source, "-e", '{"release_reason": "greetings for all"}')
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as run:

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 import testinfra
 
+from conftest import playbook_command
+
 FILES = 20
 """Files that are uploaded, of up to a megabyte."""
 
@@ -185,7 +187,7 @@ def restored(site, before, told):
     """The host, gone with its disk and made anew, after a restore to the moment."""
     folder = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"]) / "molecule" / "shared"
     subprocess.run(["docker", "rm", "--force", "--volumes", site.name], check=True, capture_output=True)
-    _command, environment = site.command("status.yml")
+    _command, environment = playbook_command("status.yml")
     subprocess.run(["ansible-playbook", "-i", site.inventory, str(folder / "create.yml")], check=True, capture_output=True, env=environment)
     output, seconds = play(site, "restore.yml", restore_time=before["moment"])
     size = site.sql("SELECT pg_database_size('fba')")

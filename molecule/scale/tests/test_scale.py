@@ -1,0 +1,78 @@
+"""How long playbooks take with more and more hosts of workers, and what a release brings over the wire: part of `make bench`.
+
+The hosts have Docker and nothing else before the first test. They are added as anybody would add them: they come into the inventory, and
+`site.yml` is run for them.
+"""
+
+import os
+
+import pytest
+import testinfra
+import variants
+import yaml
+
+from bench import results
+from bench.playbooks.run import measure, received
+
+from conftest import Stack, playbook_command
+
+MOST = int(os.environ.get("FBA_BENCH_HOSTS", "4"))
+"""Hosts of workers at the end: 4, or 8."""
+
+SIZES = [size for size in (1, 2, 4, 8) if size <= MOST]
+ROUNDS = 2
+"""Of a deploy that has nothing to do. What changes something is done once at each size."""
+
+
+@pytest.fixture(scope="module")
+def inventory(tmp_path_factory):
+    """inventory(size): the options that put so many hosts into the group `worker`."""
+    folder = tmp_path_factory.mktemp("inventories")
+
+    def write(size):
+        file = folder / f"{size}.yml"
+        file.write_text(yaml.safe_dump({"worker": {"hosts": {name: {} for name in workers(size)}}}), encoding="utf-8")
+        return ("-i", str(file))
+
+    return write
+
+
+def workers(size, since=0):
+    """Return the names of the hosts of workers, from one of the sizes to another."""
+    return [f"node{number}" for number in range(since + 1, size + 1)]
+
+
+def play(playbook, *arguments):
+    """Measure a playbook on the hosts."""
+    run = measure(*playbook_command(playbook, *arguments))
+    print(f"{playbook} {' '.join(arguments)}: {run}", flush=True)
+    return run
+
+
+def deliver(size, source, options):
+    """Return the seconds that it takes to bring a release's image to all hosts, and the most bytes that a host of workers has received."""
+    hosts = [testinfra.get_host(f"docker://{name}") for name in workers(size)]
+    before = received(hosts)
+    run = play("../bench/deliver.yml", *options, *source)
+    return {"seconds": run["seconds"], "images": run["images"], "bytes": max(b - a for a, b in zip(before, received(hosts), strict=True))}
+
+
+def test_more_and_more_hosts(inventory, sources):
+    runs = {}
+    before, source = 0, sources("plain")
+    for size in SIZES:
+        options = inventory(size)
+        joined = () if not before else ("--limit", ",".join(workers(size, before)))
+        now = {"join" if before else "first": [play("site.yml", *options, *source, *joined)]}
+        now["no-op"] = [play("site.yml", *options, *source) for _ in range(ROUNDS)]
+        assert all(run["changed"] == 0 for run in now["no-op"])
+        now["variable"] = [play("site.yml", *options, *source, "-e", '{"worker_log_tasks": true}')]
+        source = sources(f"release{size}", variants.mark(size))
+        now["delivery"] = [deliver(size, source, options)]
+        now["release"] = [play("release.yml", *options, *source)]
+        for name in ["hub", *workers(size)]:
+            stack = Stack(testinfra.get_host(f"docker://{name}"), door="hub")
+            assert stack.healthy() == set(stack.containers())
+        runs[str(size)] = now
+        before = size
+    results.save("fleet" if MOST == 4 else "fleet-8", {"rounds": ROUNDS, "hosts": runs})
