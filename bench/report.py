@@ -151,7 +151,7 @@ def playbooks(results: dict[str, Any]) -> str:
     """Return the section on the playbooks for one machine."""
     rows = [[RUNS[name], *run_cells(runs)] for name, runs in results["runs"].items()]
     composed = [
-        [f"`docker compose up -d`: {what}", f"{statistics.median(seconds):.1f}", "–", "–", "–"]
+        [f"`docker compose up -d`: {what}", f"{statistics.median(seconds):.1f}", "", "", ""]
         for what, seconds in (("all containers gone", results["compose"]["first"]), ("nothing to do", results["compose"]["no-op"]))
     ]
     asked = results["requests"]

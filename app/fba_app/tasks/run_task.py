@@ -12,7 +12,6 @@ from fba_app.settings import Settings
 from fba_app.tasks import service
 from fba_app.tasks.models import State, Task
 from fba_app.tasks.registry import KINDS
-from fba_app.tasks.relay import relay
 from fba_app.types import Model
 
 CELERY_STATES = {
@@ -87,9 +86,7 @@ def router(settings: Settings) -> APIRouter:
             still_open = select(Task.id).where(OURS, Task.finished_at.is_(None)).limit(most)
             if await session.scalar(select(func.count()).select_from(still_open.subquery())) == most:
                 raise TooManyRequestsError(f"{most} tasks are waiting or running already.", retry_after=5)
-            task, _ = await service.add(session, KINDS["sleep"], {"duration": duration})
-            await session.commit()
-            relay.wake()
+            task, _ = await service.accept(session, KINDS["sleep"], {"duration": duration})
             return Submitted(task_id=task.id)
 
     return routes

@@ -4,12 +4,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, Select, func, select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fba_app.errors import ConflictError, ForbiddenError, NotFoundError, UnavailableError
 from fba_app.settings import get_settings
 from fba_app.tasks import progress
+from fba_app.tasks.intake import NEW, Row, intake
 from fba_app.tasks.models import State, Task
 from fba_app.tasks.registry import KINDS, Kind
 from fba_app.tasks.relay import relay
@@ -32,23 +32,15 @@ async def validate(session: AsyncSession, user: Principal, request: AnyTaskReque
     return kind
 
 
-async def add(
-    session: AsyncSession,
-    kind: Kind,
-    arguments: dict[str, Any],
-    *,
-    submitted_by: UUID | None = None,
-    idempotency_key: str | None = None,
-) -> tuple[Task, bool]:
-    """Add a task, or find the one that has the key already; return it, and whether it is new. The caller commits.
+def _row(kind: Kind, arguments: dict[str, Any], submitted_by: UUID | None, idempotency_key: str | None) -> Row:
+    """Return the row of a new task.
 
     Raises:
-        ConflictError: the key belongs to a task of another kind, or with other arguments.
-        UnavailableError: the broker is known to be away; nothing was written.
+        UnavailableError: the broker is known to be away.
     """
     if not relay.available:
         raise UnavailableError("broker")
-    values = {
+    return {
         "id": uuid4(),
         "kind": kind.name,
         "queue": kind.queue,
@@ -57,14 +49,57 @@ async def add(
         "submitted_by": submitted_by,
         "idempotency_key": idempotency_key,
     }
-    # Two requests with one key at the same time: the second waits here for the first to commit.
-    statement = insert(Task).values(values).on_conflict_do_nothing(index_elements=[Task.idempotency_key])
-    if task := (await session.scalars(statement.returning(Task))).one_or_none():
-        return task, True
-    task = (await session.scalars(select(Task).where(Task.idempotency_key == idempotency_key))).one()
-    if (task.kind, task.arguments) != (kind.name, arguments):
+
+
+async def _known(session: AsyncSession, row: Row) -> Task:
+    """Return the task that has the key of a row already. Raises ConflictError if it is another one."""
+    task = (await session.scalars(select(Task).where(Task.idempotency_key == row["idempotency_key"]))).one()
+    if (task.kind, task.arguments) != (row["kind"], row["arguments"]):
         raise ConflictError("This Idempotency-Key belongs to another task.")
-    return task, False
+    return task
+
+
+async def add(
+    session: AsyncSession,
+    kind: Kind,
+    arguments: dict[str, Any],
+    *,
+    submitted_by: UUID | None = None,
+    idempotency_key: str | None = None,
+) -> tuple[Task, bool]:
+    """Add a task, or find the one that has the key already; return it, and whether it is new.
+
+    For callers that write more in the same transaction. They commit, and wake the relay.
+
+    Raises:
+        ConflictError: the key belongs to a task of another kind, or with other arguments.
+        UnavailableError: the broker is known to be away; nothing was written.
+    """
+    row = _row(kind, arguments, submitted_by, idempotency_key)
+    if task := (await session.scalars(NEW, [row])).one_or_none():
+        return task, True
+    return await _known(session, row), False
+
+
+async def accept(
+    session: AsyncSession,
+    kind: Kind,
+    arguments: dict[str, Any],
+    *,
+    submitted_by: UUID | None = None,
+    idempotency_key: str | None = None,
+) -> tuple[Task, bool]:
+    """Add a task that is all there is to write, together with those of others; it is committed when this returns.
+
+    So is what the session has done before. Returns and raises as `add`.
+    """
+    row = _row(kind, arguments, submitted_by, idempotency_key)
+    # The session's connection goes back: who waits for others needs none, and they do.
+    await session.commit()
+    if task := await intake.add(row):
+        relay.wake()
+        return task, True
+    return await _known(session, row), False
 
 
 async def submit(
@@ -73,15 +108,12 @@ async def submit(
     """Accept a task: once this returns, it will run. Return it, and whether it is new.
 
     Raises:
-        ProblemError: as `validate` and `add`.
+        ProblemError: as `validate` and `accept`.
     """
     kind = await validate(session, user, request)
     key = f"user:{user.id}:{idempotency_key}" if idempotency_key is not None else None
     arguments = request.arguments.model_dump(mode="json")
-    task, new = await add(session, kind, arguments, submitted_by=user.id, idempotency_key=key)
-    await session.commit()
-    relay.wake()
-    return task, new
+    return await accept(session, kind, arguments, submitted_by=user.id, idempotency_key=key)
 
 
 def visible(user: Principal, everyone: bool = False) -> Select[Task]:

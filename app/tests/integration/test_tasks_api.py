@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from unittest.mock import patch
 from uuid import UUID, uuid4
 
 import pytest
@@ -15,8 +16,8 @@ from fastapi.testclient import TestClient
 from kombu import Connection
 from kombu.exceptions import OperationalError
 from sqlalchemy import func, select, text, update
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DataError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from fba_app import db, errors
 from fba_app.celery import app as celery_app
@@ -55,11 +56,19 @@ def ask(call: Callable[[AsyncSession], Awaitable[Value]]) -> Value:
     """Run a call as a request would, with a session of its own."""
 
     async def run() -> Value:
-        engine = create_async_engine(db.url(get_settings()), poolclass=NullPool)
-        async with AsyncSession(engine, expire_on_commit=False) as session:
+        async with engine_of_this_loop() as engine, AsyncSession(engine, expire_on_commit=False) as session:
             return await call(session)
 
     return asyncio.run(run())
+
+
+@asynccontextmanager
+async def engine_of_this_loop() -> AsyncIterator[AsyncEngine]:
+    """The server's engine, whose connections belong to the event loop that a test has for itself."""
+    engine = create_async_engine(db.url(get_settings()), pool_size=5, max_overflow=0, pool_timeout=5)
+    with patch.object(db, "async_engine", lambda: engine):
+        yield engine
+    await engine.dispose()
 
 
 def rows() -> int:
@@ -84,19 +93,43 @@ def test_the_same_key_gives_the_same_task(user: Principal) -> None:
 
 def test_the_same_key_at_the_same_time_gives_one_task(user: Principal) -> None:
     async def both() -> list[tuple[Task, bool]]:
-        engine = create_async_engine(db.url(get_settings()))
+        async with engine_of_this_loop() as engine:
 
-        async def one() -> tuple[Task, bool]:
-            async with AsyncSession(engine, expire_on_commit=False) as session:
-                return await service.submit(session, user, request(), "together")
+            async def one() -> tuple[Task, bool]:
+                async with AsyncSession(engine, expire_on_commit=False) as session:
+                    return await service.submit(session, user, request(), "together")
 
-        answers = await asyncio.gather(*(one() for _ in range(8)))
-        await engine.dispose()
-        return answers
+            return await asyncio.gather(*(one() for _ in range(8)))
 
     answers = asyncio.run(both())
     assert len({task.id for task, _ in answers}) == 1
     assert [new for _, new in answers].count(True) == 1
+
+
+def test_many_at_the_same_time_share_transactions_and_few_connections(user: Principal) -> None:
+    """Each has a session that has asked something already, as a request has; there are five connections."""
+
+    async def many() -> list[Task | BaseException]:
+        async with engine_of_this_loop() as engine:
+
+            async def one(number: int) -> Task:
+                async with AsyncSession(engine, expire_on_commit=False) as session:
+                    await session.scalar(select(User.id).where(User.id == user.id))
+                    # PostgreSQL has no such character in JSON
+                    arguments = {"number": number, "text": "\0" if number == 7 else "good"}
+                    return (await service.accept(session, KINDS["sleep"], arguments, submitted_by=user.id))[0]
+
+            return await asyncio.gather(*(one(number) for number in range(300)), return_exceptions=True)
+
+    answers = asyncio.run(many())
+    assert isinstance(answers.pop(7), DataError)
+    with db.session() as session:
+        found = session.execute(
+            select(Task.id, Task.arguments["number"].as_integer()).where(Task.submitted_by == user.id)
+        )
+        numbers = {task_id: number for task_id, number in found}
+    assert sorted(numbers.values()) == [number for number in range(300) if number != 7]
+    assert {task.id: task.arguments["number"] for task in answers if isinstance(task, Task)} == numbers
 
 
 def test_a_key_is_not_for_two_different_tasks_but_two_users_may_have_the_same(user: Principal) -> None:

@@ -8,7 +8,6 @@ from fba_app import db
 from fba_app.bench import app
 from fba_app.tasks import service
 from fba_app.tasks.registry import KINDS
-from fba_app.tasks.relay import relay
 
 router = APIRouter(prefix="/bench")
 
@@ -16,9 +15,7 @@ router = APIRouter(prefix="/bench")
 @router.get("/submit")
 async def submit(session: db.Session) -> UUID:
     """Submit a task as the application does: once this has answered, it will be run."""
-    task, _ = await service.add(session, KINDS["sleep"], {"duration": 0})
-    await session.commit()
-    relay.wake()
+    task, _ = await service.accept(session, KINDS["sleep"], {"duration": 0})
     return task.id
 
 
