@@ -127,7 +127,7 @@ def test_many_at_the_same_time_share_transactions_and_few_connections(user: Prin
         found = session.execute(
             select(Task.id, Task.arguments["number"].as_integer()).where(Task.submitted_by == user.id)
         )
-        numbers = dict(found.tuples().all())
+        numbers: dict[UUID, int] = dict(found.tuples().all())
     assert sorted(numbers.values()) == [number for number in range(300) if number != 7]
     assert {task.id: task.arguments["number"] for task in answers if isinstance(task, Task)} == numbers
 
