@@ -84,12 +84,25 @@ def worker(results: dict[str, Any]) -> str:
         for name, title in names.items()
     ]
     costs_head = ["with tasks that do nothing", "CPU s for 1000", "memory, MiB", "ms in the queue at half the rate, p50", "p99"]
+    noop = workloads["noop"]
+    users = sorted({key for name in ("ours", "dramatiq") for each in noop[name] for key in each if key.startswith("cpu_of_")})
+    who = [
+        [title, median_and_range(noop["ours"], key, 2), median_and_range(noop["dramatiq"], key, 2)]
+        for key, title in [("cpu", "the workers"), *((key, f"`{key.removeprefix('cpu_of_')}`") for key in users)]
+        if all(key in each for name in ("ours", "dramatiq") for each in noop[name])
+    ]
+    flower = results["without_flower"]
+    without, beside = (statistics.median(each["rate"] for each in flower[state]) for state in ("without", "with"))
     return "\n\n".join(
         [
             "![Tasks that do nothing](performance-noop.svg)",
             "![Tasks that wait for a second](performance-wait.svg)",
             table(head, rows),
             table(costs_head, costs),
+            table(["processor seconds for 1000 tasks that do nothing, of", "**fba.stack**", "dramatiq"], who),
+            f"Flower asks the workers for their events. Without it, {without:,.0f} tasks that do nothing are done a second, and with it "
+            f"{beside:,.0f}: {1 - beside / without:.0%} less.",
+            f"A container of workers that has nothing to do holds {results['idle_mib']:.0f} MiB.",
         ]
     )
 

@@ -92,6 +92,11 @@ class Bench:
         load = self._submitting(contender, kind, int(rate * (seconds + WARM_UP + 2)), rate)
         return self._measure(contender, seconds, load)
 
+    def idle_memory(self) -> float:
+        """Return the MiB that the stack's own container of workers holds, with all its pools, which have nothing to do at present."""
+        value = self._docker("stats", "--no-stream", "--format", "{{ .MemUsage }}", self.contenders[OURS].container)
+        return float(value.partition("MiB")[0])
+
     def _ready(self, name: str, kind: str) -> Contender:
         """Stop all workers, and make the one to be measured ready to start, with empty queues."""
         contender = self.contenders[name]
@@ -150,14 +155,17 @@ def outcome(measured: dict[str, Any], kind: str) -> dict[str, float]:
     """Return what a measurement says of one kind of task.
 
     `rate`: tasks a second. `cpu`: processor seconds of the container for 1000 of them. `memory`: bytes that it held at the end. `busy`: the
-    share of the machine's processor time that was used by whatever.
+    share of the machine's processor time that was used by whatever. `cpu_of_<container>`: processor seconds of another container for 1000
+    tasks; `cpu_of_rest`: of what is in none.
     """
     tasks = measured["tasks"][kind]
+    others = {name: value for name, value in measured["users"].items() if name not in (CONTENDER, LOAD, "fba_celery_worker")}
     return {
         "rate": round(tasks / measured["seconds"], 1),
         "cpu": round(1000 * measured["cpu_seconds"] / max(tasks, 1), 3),
         "memory": measured["memory"],
         "busy": measured["busy"],
+        **{f"cpu_of_{name}": round(1000 * value / max(tasks, 1), 3) for name, value in others.items()},
     }
 
 

@@ -2,11 +2,12 @@
 
 Runs on the host, with its Python alone. The queue has been filled before; LOAD, a command, is run once the first task is reported, and goes
 on filling it. Prints JSON: `tasks` per kind, `seconds`, `first` seconds from the start to the first task, `cpu_seconds` of the container,
-`busy` the share of all cores that anything used, `memory` in bytes at the end, without files that can be read again, and of each kind the
-`queued` seconds at percentiles 50 and 99.
+`users` the processor seconds of each container that runs and of the `rest` of the machine, `busy` the share of all cores that was used,
+`memory` in bytes at the end, without files that can be read again, and of each kind the `queued` seconds at percentiles 50 and 99.
 """
 
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -20,13 +21,13 @@ PATIENCE = 90.0
 """Seconds that a container has for its first task, from its start."""
 
 
-def cgroup(container: str, controller: str) -> Path:
-    """Return the folder in which the kernel accounts for a container."""
-    docker = ["docker", "inspect", "--format", "{{ .Id }}", container]
-    name = subprocess.run(docker, check=True, capture_output=True, text=True).stdout.strip()
+def cgroups(controller: str) -> dict[str, Path]:
+    """Return the folders in which the kernel accounts for the containers that run."""
+    docker = ["docker", "ps", "--no-trunc", "--format", "{{ .Names }} {{ .ID }}"]
+    lines = subprocess.run(docker, check=True, capture_output=True, text=True).stdout.splitlines()
     root = Path("/sys/fs/cgroup")
     tree = root / controller if (root / controller).is_dir() else root
-    return next(path for path in tree.glob(f"**/*{name}*") if path.is_dir())
+    return {name: next(path for path in tree.glob(f"**/*{id_}*") if path.is_dir()) for name, id_ in map(str.split, lines)}
 
 
 def cpu_seconds(group: Path) -> float:
@@ -44,9 +45,9 @@ def memory(group: Path) -> int:
 
 
 def busy_and_all() -> tuple[float, float]:
-    """Return the machine's processor time since it was started: used, and in all."""
-    ticks = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+    """Return the machine's processor seconds since it was started: used, and in all."""
+    seconds = [int(value) / os.sysconf("SC_CLK_TCK") for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(seconds) - seconds[3] - seconds[4], sum(seconds)
 
 
 def receive(listener: socket.socket, until: float) -> list[tuple[int, float, float]]:
@@ -85,16 +86,18 @@ def main() -> None:
     loader = subprocess.Popen(load) if load else None
     receive(listener, time.monotonic() + float(warm_up))
 
-    group, account = cgroup(container, "cpuacct"), cgroup(container, "memory")
-    cpu, (busy, total), begin = cpu_seconds(group), busy_and_all(), time.monotonic()
+    groups, account = cgroups("cpuacct"), cgroups("memory")[container]
+    before, (busy, total), begin = {name: cpu_seconds(group) for name, group in groups.items()}, busy_and_all(), time.monotonic()
     reports = receive(listener, begin + float(seconds))
     took = time.monotonic() - begin
-    now_busy, now_total = busy_and_all()
+    used, (now_busy, now_total) = {name: cpu_seconds(group) - before[name] for name, group in groups.items()}, busy_and_all()
+    users = {**used, "rest": now_busy - busy - sum(used.values())}
     result = {
         "tasks": {name: sum(kind == number for kind, _, _ in reports) for number, name in enumerate(KINDS)},
         "seconds": round(took, 3),
         "first": round(first, 1),
-        "cpu_seconds": round(cpu_seconds(group) - cpu, 3),
+        "cpu_seconds": round(used[container], 3),
+        "users": {name: round(value, 3) for name, value in users.items()},
         "busy": round((now_busy - busy) / (now_total - total), 3),
         "memory": memory(account),
         "queued": {

@@ -68,13 +68,15 @@ def test_no_lead_has_fallen_by_half(workers, workload, other):
 
 @full
 def test_workers(workers):
+    idle = workers.idle_memory()
     outcomes = compare(workers, list(workers.contenders), ["noop", "wait", "cpu", "mix"], ROUNDS, SECONDS)
-    lone = {"ours": with_and_without(workers, "fba_celery_flower")}
+    lone = with_and_without(workers, "fba_celery_flower")
     waits = {
         name: [workers.queued(name, "noop", median_rate(rounds) / 2, SECONDS)["queued"]["noop"] for _ in range(ROUNDS)]
         for name, rounds in outcomes["noop"].items()
     }
-    results.save("worker", {"rounds": ROUNDS, "seconds": SECONDS, "workloads": outcomes, "without_flower": lone, "queued": waits})
+    found = {"workloads": outcomes, "without_flower": lone, "queued": waits, "idle_mib": idle}
+    results.save("worker", {"rounds": ROUNDS, "seconds": SECONDS, **found})
 
 
 def with_and_without(workers, container):
