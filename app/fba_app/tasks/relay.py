@@ -28,7 +28,7 @@ from fba_app.tasks.models import DUE, LEASE, State, Task
 from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE
 
 INTERVAL = 1.0
-"""Seconds between two looks, unless someone wakes the relay."""
+"""Seconds between two looks at everything. Whoever wakes the relay has it publish at once."""
 
 BATCH = 100
 
@@ -115,10 +115,16 @@ class Relay:
         self._wake.set()
 
     def _run(self) -> None:
+        looked = -inf
         while not self._ended.is_set():
             self._wake.clear()
             try:
-                self._look()
+                # Who wakes the relay has something to publish, and does not ask for more.
+                if time.monotonic() - looked >= INTERVAL:
+                    self._look()
+                    looked = time.monotonic()
+                else:
+                    self._publish_due()
             except BROKER_ERRORS as error:
                 self._heard = -inf
                 self._disconnect()
@@ -145,6 +151,10 @@ class Relay:
                 # True because workers hold no more than they run: see worker_prefetch_multiplier.
                 if queue.messages == 0 and (lost := requeue_unheard(session, queue.name)):
                     logger.warning("%s tasks have lost their message in %s and are published again", lost, queue.name)
+        self._publish_due()
+
+    def _publish_due(self) -> None:
+        """Publish all that is due."""
         while self._publish_batch() == BATCH and not self._ended.is_set():
             pass
 
