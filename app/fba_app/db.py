@@ -1,18 +1,16 @@
 """PostgreSQL: the engines, the sessions, and what every table derives from."""
 
 import os
-from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
-from fastapi import Depends
 from sqlalchemy import URL, DateTime, Engine, MetaData, Text, Uuid, create_engine
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Session as SyncSession
 
@@ -105,12 +103,3 @@ def engine() -> Engine:
 def session() -> SyncSession:
     """Open a session for a task. Used as `with db.session() as session, session.begin()`, it commits at the end."""
     return SyncSession(engine(), expire_on_commit=False)
-
-
-async def _async_session() -> AsyncIterator[AsyncSession]:
-    async with AsyncSession(async_engine(), expire_on_commit=False) as session:
-        yield session
-
-
-Session = Annotated[AsyncSession, Depends(_async_session, scope="function")]
-"""A request's session. Whoever changes something commits it, once: `await session.commit()`."""

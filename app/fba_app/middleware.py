@@ -3,7 +3,8 @@
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fba_app.errors import TooLargeError, answer
+from fba_app.errors import answer
+from fba_app.problems import TooLargeError
 
 UPLOAD_PATHS = ("/api/v1/files", "/files")
 """Where a request may be as long as an upload; the route itself counts what it keeps."""

@@ -4,17 +4,13 @@ import base64
 import binascii
 import json
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
-from fastapi import Query
 from sqlalchemy import Select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fba_app.errors import InvalidError
-
-Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
-Cursor = Annotated[str | None, Query(max_length=200, description="The `next` of the page before.")]
+from fba_app.problems import InvalidError
 
 
 def _decode(cursor: str) -> tuple[datetime, UUID]:

@@ -572,13 +572,13 @@ def test_worker_has_another_node_name_each_time_and_keeps_it_for_the_check(tmp_p
     first, second = (words[words.index("-n") + 1] for words in started)
     assert first != second
     assert all(name.startswith("io-") and name.endswith(f"@{socket.gethostname()}") for name in (first, second))
-    assert started[0] == ["celery", "celery", "-A", "app", "worker", "-n", first, "--include", "tls_errors,buffered_events,shared_memory"]
+    assert started[0] == ["celery", "celery", "-A", "app", "worker", "-n", first, "--include", "tls_errors,buffered_events,less_memory"]
     assert (tmp_path / "io.node").read_text() == second
     assert paths == ["/opt/include:/srv/app", "/opt/include"]
     monkeypatch.setattr(sys, "argv", ["run.py", "io", "--quiet-tasks", "celery", "worker"])
     module.main()
     assert started[2][1:3] == ["celery", "worker"]
-    assert started[2][-2:] == ["--include", "tls_errors,buffered_events,shared_memory,quiet_tasks"]
+    assert started[2][-2:] == ["--include", "tls_errors,buffered_events,less_memory,quiet_tasks"]
 
 
 def test_a_dead_tls_connection_leaves_no_error_for_the_others() -> None:

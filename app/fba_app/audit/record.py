@@ -4,8 +4,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fba_app.audit.models import AuditEntry
-from fba_app.users.access import Principal
 from fba_app.users.models import User
+from fba_app.users.principal import Principal
 
 
 def record(

@@ -10,10 +10,11 @@ from sqlalchemy import select
 
 from fba_app import errors
 from fba_app.audit.models import AuditEntry
-from fba_app.db import Session
-from fba_app.paging import Cursor, Limit, page
+from fba_app.dependencies import Cursor, Limit, Session
+from fba_app.paging import page
 from fba_app.types import Model, Moment, Page, ShortText
-from fba_app.users.access import Permission, Principal, require
+from fba_app.users.access import require
+from fba_app.users.principal import Permission, Principal
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
 

@@ -9,7 +9,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect
 
-from fba_app.errors import InvalidError, ProblemError, UnsupportedTypeError
+from fba_app.problems import InvalidError, ProblemError, UnsupportedTypeError
 
 FIELD = "file"
 

@@ -12,17 +12,18 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict, Field
 
-from fba_app import db, errors
-from fba_app.errors import NotFoundError, ProblemError
+from fba_app import errors
+from fba_app.dependencies import Cursor, Limit, Session
 from fba_app.files import service
 from fba_app.files.form import FIELD, read_form
 from fba_app.files.models import File, Purpose
 from fba_app.files.storage import ObjectMissingError, get_storage
 from fba_app.files.types import ANY_TYPE, TYPES
-from fba_app.paging import Cursor, Limit
+from fba_app.problems import NotFoundError, ProblemError
 from fba_app.settings import get_settings
 from fba_app.types import BigInt, Model, Page
-from fba_app.users.access import Permission, Principal, require
+from fba_app.users.access import require
+from fba_app.users.principal import Permission, Principal
 
 PREFIX = "/api/v1/files"
 
@@ -95,7 +96,7 @@ LOCATION = {"Location": {"description": "The file's own path.", "schema": {"type
     openapi_extra=UPLOAD,
     responses={201: {"headers": LOCATION}, **errors.responses(400, 401, 403, 409, 413, 415, 422, 503)},
 )
-async def upload(request: Request, user: User, session: db.Session, response: Response) -> FileView:
+async def upload(request: Request, user: User, session: Session, response: Response) -> FileView:
     """Store a file. Its name's ending says what it is, and must be one of those that this takes."""
     part = await read_form(request)
     file = await service.save_upload(
@@ -108,7 +109,7 @@ async def upload(request: Request, user: User, session: db.Session, response: Re
 @router.get(PREFIX, summary="List files", responses=errors.responses(401, 403, 422, 503))
 async def list_files(
     user: User,
-    session: db.Session,
+    session: Session,
     purpose: Annotated[Purpose | None, Query(description="Only uploads, or only reports.")] = None,
     everyone: Annotated[bool, Query(description="Also other users' files; needs `files:manage`.")] = False,
     limit: Limit = 50,
@@ -122,7 +123,7 @@ async def list_files(
 
 
 @router.get(f"{PREFIX}/{{file_id}}", summary="See a file", responses=errors.responses(401, 403, 404, 422, 503))
-async def get_file(file_id: UUID, user: User, session: db.Session) -> FileView:
+async def get_file(file_id: UUID, user: User, session: Session) -> FileView:
     """Return what is known of a file."""
     return FileView.model_validate(await service.get_file(session, user, file_id))
 
@@ -133,7 +134,7 @@ async def get_file(file_id: UUID, user: User, session: db.Session) -> FileView:
     summary="Delete a file",
     responses=errors.responses(401, 403, 404, 422, 503),
 )
-async def delete_file(file_id: UUID, user: User, session: db.Session) -> None:
+async def delete_file(file_id: UUID, user: User, session: Session) -> None:
     """Delete a file for good. A task that still needs it will fail."""
     await service.delete_file(session, user, file_id)
 
@@ -195,7 +196,7 @@ CONTENT = dict.fromkeys(sorted({ANY_TYPE, *(types[0] for types in TYPES.values()
 async def download(
     file_id: UUID,
     user: User,
-    session: db.Session,
+    session: Session,
     wanted: Annotated[
         str | None, Header(alias="Range", max_length=1000, description="One range of bytes, such as `bytes=0-1023`.")
     ] = None,

@@ -21,15 +21,15 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from fba_app import db, paging
 from fba_app.audit.record import record
-from fba_app.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, TooLargeError, UnavailableError
 from fba_app.files.models import File, Purpose
 from fba_app.files.storage import ObjectMissingError, StorageUnavailableError, get_storage
 from fba_app.files.types import clean_name, content_type_of
+from fba_app.problems import ConflictError, ForbiddenError, InvalidError, NotFoundError, TooLargeError, UnavailableError
 from fba_app.schedules.models import Schedule
 from fba_app.settings import get_settings
 from fba_app.tasks.context import TaskContext
 from fba_app.tasks.models import FINAL, Task
-from fba_app.users.access import Permission, Principal
+from fba_app.users.principal import Permission, Principal
 
 BATCH = 500
 """Files that the cleanup takes at a time."""

@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from fba_app.errors import InvalidError, UnsupportedTypeError
+from fba_app.problems import InvalidError, UnsupportedTypeError
 
 NAME_MAX_LENGTH = 255
 

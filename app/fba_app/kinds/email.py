@@ -30,7 +30,7 @@ from fba_app.types import Model, Storable, Text
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from fba_app.users.access import Principal
+    from fba_app.users.principal import Principal
 
 ATTACHMENTS_MAX_SIZE = 10 * 2**20
 """Bytes of all the attachments of one message."""

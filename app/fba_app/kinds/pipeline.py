@@ -20,7 +20,7 @@ from fba_app.kinds.csv_statistics import Column, Groups, PartResult, join_column
 from fba_app.tasks.context import TaskContext
 from fba_app.tasks.registry import CPU_QUEUE, FanOut, kind
 from fba_app.types import BigInt, Model, Storable
-from fba_app.users.access import Principal
+from fba_app.users.principal import Principal
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=255), Storable]
 Delimiter = Literal[",", ";", "\t"]

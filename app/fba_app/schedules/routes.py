@@ -8,15 +8,17 @@ from fastapi import APIRouter, Depends, Response, status
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy import select
 
-from fba_app import db, errors
-from fba_app.paging import Cursor, Limit, page
+from fba_app import errors
+from fba_app.dependencies import Cursor, Limit, Session
+from fba_app.paging import page
 from fba_app.schedules import service
 from fba_app.schedules.models import SHORTEST, Schedule
 from fba_app.schedules.times import next_run
 from fba_app.tasks import routes as tasks
 from fba_app.tasks.requests import TaskRequest
 from fba_app.types import Json, Model, Page, ShortText
-from fba_app.users.access import Permission, Principal, require
+from fba_app.users.access import require
+from fba_app.users.principal import Permission, Principal
 
 LONGEST = 366 * 86400
 """Seconds between two runs, at most."""
@@ -165,7 +167,7 @@ class RunView(Model):
     summary="Make a schedule",
     responses=errors.responses(401, 403, 404, 409, 413, 422, 503),
 )
-async def create(body: NewSchedule, user: Manager, session: db.Session, response: Response) -> ScheduleView:
+async def create(body: NewSchedule, user: Manager, session: Session, response: Response) -> ScheduleView:
     """Have a task submitted again and again, in your name; 409 if the name is taken, or the task cannot be run here."""
     schedule = await service.create(
         session, user, name=body.name, task=body.task, crontab=body.crontab, every=body.every, enabled=body.enabled
@@ -175,16 +177,14 @@ async def create(body: NewSchedule, user: Manager, session: db.Session, response
 
 
 @router.get("", summary="List schedules", responses=errors.responses(401, 403, 422, 503))
-async def list_schedules(
-    _: Manager, session: db.Session, limit: Limit = 50, cursor: Cursor = None
-) -> Page[ScheduleView]:
+async def list_schedules(_: Manager, session: Session, limit: Limit = 50, cursor: Cursor = None) -> Page[ScheduleView]:
     """Return everyone's schedules, the newest first."""
     schedules, following = await page(session, select(Schedule), Schedule, limit, cursor)
     return Page(items=[ScheduleView.of(schedule) for schedule in schedules], next=following)
 
 
 @router.get("/{schedule_id}", summary="See a schedule", responses=errors.responses(401, 403, 404, 422, 503))
-async def get_schedule(schedule_id: UUID, _: Manager, session: db.Session) -> ScheduleView:
+async def get_schedule(schedule_id: UUID, _: Manager, session: Session) -> ScheduleView:
     """Return a schedule."""
     return ScheduleView.of(await service.get(session, schedule_id))
 
@@ -192,7 +192,7 @@ async def get_schedule(schedule_id: UUID, _: Manager, session: db.Session) -> Sc
 @router.patch(
     "/{schedule_id}", summary="Change a schedule", responses=errors.responses(401, 403, 404, 409, 413, 422, 503)
 )
-async def change(schedule_id: UUID, body: ScheduleChange, user: Manager, session: db.Session) -> ScheduleView:
+async def change(schedule_id: UUID, body: ScheduleChange, user: Manager, session: Session) -> ScheduleView:
     """Change what is given; beat knows within seconds. What was missed while it was not enabled is not made up for."""
     schedule = await service.change(
         session,
@@ -213,7 +213,7 @@ async def change(schedule_id: UUID, body: ScheduleChange, user: Manager, session
     summary="Delete a schedule",
     responses=errors.responses(401, 403, 404, 422, 503),
 )
-async def delete(schedule_id: UUID, user: Manager, session: db.Session) -> None:
+async def delete(schedule_id: UUID, user: Manager, session: Session) -> None:
     """Delete a schedule; the tasks that it has added stay."""
     await service.delete(session, user, schedule_id)
 
@@ -227,7 +227,7 @@ async def delete(schedule_id: UUID, user: Manager, session: db.Session) -> None:
 async def run(
     schedule_id: UUID,
     user: Manager,
-    session: db.Session,
+    session: Session,
     response: Response,
     idempotency_key: tasks.IdempotencyKey = None,
 ) -> RunView:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fba_app.audit.record import record
-from fba_app.errors import ConflictError, NotFoundError
+from fba_app.problems import ConflictError, NotFoundError
 from fba_app.schedules.models import Schedule
 from fba_app.schedules.times import next_run
 from fba_app.settings import get_settings
@@ -18,7 +18,7 @@ from fba_app.tasks.models import Task
 from fba_app.tasks.registry import KINDS
 from fba_app.tasks.relay import relay
 from fba_app.tasks.requests import AnyTaskRequest
-from fba_app.users.access import Principal
+from fba_app.users.principal import Principal
 
 
 async def get(session: AsyncSession, schedule_id: UUID, *, lock: bool = False) -> Schedule:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from fba_app.tasks.context import TaskContext
-    from fba_app.users.access import Principal
+    from fba_app.users.principal import Principal
 
 Arguments = TypeVar("Arguments", bound=BaseModel)
 

@@ -19,8 +19,9 @@ from sqlalchemy.orm import defer
 
 from fba_app import db, errors
 from fba_app.audit.record import record
-from fba_app.errors import ConflictError, ProblemError
-from fba_app.paging import Cursor, Limit, page
+from fba_app.dependencies import Cursor, Limit, Session
+from fba_app.paging import page
+from fba_app.problems import ConflictError, ProblemError
 from fba_app.settings import get_settings
 from fba_app.tasks import service
 from fba_app.tasks.models import FINAL, State, Task
@@ -28,7 +29,8 @@ from fba_app.tasks.progress import Progress
 from fba_app.tasks.registry import KINDS
 from fba_app.tasks.requests import TaskRequest
 from fba_app.types import Model, Page, ShortText
-from fba_app.users.access import Permission, Principal, current_user, require
+from fba_app.users.access import current_user, require
+from fba_app.users.principal import Permission, Principal
 
 EVENT_INTERVAL = 1.0
 """Seconds between two looks at a task that someone watches."""
@@ -139,7 +141,7 @@ async def _view(task: Task) -> TaskView:
 async def submit(
     request: TaskRequest,
     user: Submitter,
-    session: db.Session,
+    session: Session,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> TaskView:
@@ -154,7 +156,7 @@ async def submit(
 @router.get("", summary="List tasks", responses=errors.responses(401, 403, 422, 503))
 async def list_tasks(
     user: Submitter,
-    session: db.Session,
+    session: Session,
     kind: Annotated[ShortText | None, Query(description="Only of this kind.")] = None,
     state: Annotated[State | None, Query(description="Only in this state.")] = None,
     everyone: Annotated[bool, Query(description="Also other users' tasks; needs `tasks:manage`.")] = False,
@@ -193,7 +195,7 @@ async def kinds(_: Submitter) -> list[KindView]:
 
 
 @router.get("/{task_id}", summary="See a task", responses=errors.responses(401, 403, 404, 422, 503))
-async def get_task(task_id: UUID, user: Submitter, session: db.Session, response: Response) -> TaskView:
+async def get_task(task_id: UUID, user: Submitter, session: Session, response: Response) -> TaskView:
     """Return where a task stands."""
     response.headers["Cache-Control"] = "no-store"
     return await _view(await service.get(session, user, task_id))
@@ -202,7 +204,7 @@ async def get_task(task_id: UUID, user: Submitter, session: db.Session, response
 @router.get(
     "/{task_id}/result", summary="Get a task's result", responses=errors.responses(401, 403, 404, 409, 422, 503)
 )
-async def get_result(task_id: UUID, user: Submitter, session: db.Session) -> TaskResult:
+async def get_result(task_id: UUID, user: Submitter, session: Session) -> TaskResult:
     """Return what a task gave; 409 while there is nothing, or if there never will be."""
     task = await service.get(session, user, task_id)
     if task.state != State.SUCCEEDED or task.result is None:
@@ -216,7 +218,7 @@ async def get_result(task_id: UUID, user: Submitter, session: db.Session) -> Tas
     summary="Cancel a task",
     responses=errors.responses(401, 403, 404, 409, 422, 503),
 )
-async def cancel(task_id: UUID, user: Submitter, session: db.Session) -> TaskView:
+async def cancel(task_id: UUID, user: Submitter, session: Session) -> TaskView:
     """End a task: at once if it waits, within seconds if it runs; 409 if it has ended already."""
     task = await service.get(session, user, task_id)
     record(session, user, "task.cancel", task_id, kind=task.kind)
@@ -224,7 +226,7 @@ async def cancel(task_id: UUID, user: Submitter, session: db.Session) -> TaskVie
     return await _view(task)
 
 
-async def _watched(task_id: UUID, user: Submitter, session: db.Session) -> TaskView:
+async def _watched(task_id: UUID, user: Submitter, session: Session) -> TaskView:
     # A dependency, because it must be known before the stream begins whether there is such a task.
     return await _view(await service.get(session, user, task_id))
 

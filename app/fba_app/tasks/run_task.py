@@ -6,8 +6,9 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import and_, func, select
 
-from fba_app import db, errors
-from fba_app.errors import TooManyRequestsError
+from fba_app import errors
+from fba_app.dependencies import Session
+from fba_app.problems import TooManyRequestsError
 from fba_app.settings import Settings
 from fba_app.tasks import service
 from fba_app.tasks.models import State, Task
@@ -55,7 +56,7 @@ def router(settings: Settings) -> APIRouter:
         responses=errors.responses(422, 503),
     )
     async def task_status(
-        session: db.Session, response: Response, task_id: Annotated[str, Path(max_length=255)]
+        session: Session, response: Response, task_id: Annotated[str, Path(max_length=255)]
     ) -> TaskStatus:
         """Report the state of a task of `/run-task/`. An unknown one is PENDING, as with Celery."""
         response.headers["Cache-Control"] = "no-store"
@@ -75,7 +76,7 @@ def router(settings: Settings) -> APIRouter:
 
         @routes.get("/run-task/", summary="Run a task that waits", responses=errors.responses(422, 429, 503))
         async def run_task(
-            session: db.Session,
+            session: Session,
             response: Response,
             duration: Annotated[int, Query(ge=0, le=longest, description="Seconds.")] = min(5, longest),
         ) -> Submitted:

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fba_app.errors import ConflictError, ForbiddenError, NotFoundError, UnavailableError
+from fba_app.problems import ConflictError, ForbiddenError, NotFoundError, UnavailableError
 from fba_app.settings import get_settings
 from fba_app.tasks import progress
 from fba_app.tasks.intake import NEW, Row, intake
@@ -14,7 +14,7 @@ from fba_app.tasks.models import State, Task
 from fba_app.tasks.registry import KINDS, Kind
 from fba_app.tasks.relay import relay
 from fba_app.tasks.requests import AnyTaskRequest
-from fba_app.users.access import Permission, Principal
+from fba_app.users.principal import Permission, Principal
 
 
 async def validate(session: AsyncSession, user: Principal, request: AnyTaskRequest) -> Kind:

@@ -4,11 +4,8 @@ user: Annotated[Principal, Depends(require(Permission.TASKS_SUBMIT))]
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import Depends, Request, Response, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
@@ -16,9 +13,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fba_app import db
-from fba_app.errors import ForbiddenError, UnauthorizedError
+from fba_app.problems import ForbiddenError, UnauthorizedError
 from fba_app.users import sessions
 from fba_app.users.models import Role, User
+from fba_app.users.principal import Permission, Principal
 
 COOKIE = "fba_session"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -30,34 +28,6 @@ cookie = APIKeyCookie(
     scheme_name="cookie",
     description="Of a browser that has logged in. What changes something must come from this site's own pages.",
 )
-
-
-class Permission(StrEnum):
-    """What a role can allow."""
-
-    TASKS_SUBMIT = "tasks:submit"  # and see and cancel one's own
-    TASKS_MANAGE = "tasks:manage"  # see and cancel everyone's
-    SCHEDULES_MANAGE = "schedules:manage"
-    FILES_WRITE = "files:write"  # and see and delete one's own
-    FILES_MANAGE = "files:manage"  # see and delete everyone's
-    USERS_MANAGE = "users:manage"
-    AUDIT_READ = "audit:read"
-    STACK_READ = "stack:read"  # workers and queues
-
-
-@dataclass(frozen=True)
-class Principal:
-    """The user of a request."""
-
-    id: UUID
-    username: str
-    permissions: frozenset[Permission]
-    session_id: str
-    address: str
-
-    def may(self, permission: Permission) -> bool:
-        """Return whether the user has this permission."""
-        return permission in self.permissions
 
 
 def _ip(address: str | None) -> IPv4Address | IPv6Address | None:

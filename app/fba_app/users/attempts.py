@@ -3,7 +3,7 @@
 from ipaddress import ip_address, ip_network
 
 from fba_app import cache
-from fba_app.errors import TooManyRequestsError
+from fba_app.problems import TooManyRequestsError
 from fba_app.settings import get_settings
 
 # Counts before the password is looked at: attempts made at once must not all find the same number. What is refused is

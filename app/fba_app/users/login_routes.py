@@ -9,13 +9,14 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from fba_app import errors
 from fba_app.audit.record import record
-from fba_app.db import Session
-from fba_app.errors import NotFoundError, UnauthorizedError
+from fba_app.dependencies import Session
+from fba_app.problems import NotFoundError, UnauthorizedError
 from fba_app.settings import get_settings
 from fba_app.types import Model, Page, ShortText, Storable
 from fba_app.users import passwords, service, sessions
-from fba_app.users.access import Permission, Principal, clear_cookie, current_user
+from fba_app.users.access import clear_cookie, current_user
 from fba_app.users.models import User
+from fba_app.users.principal import Permission, Principal
 from fba_app.users.sessions import Tokens
 
 router = APIRouter(prefix="/auth", tags=["auth"])

@@ -14,18 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fba_app import errors
 from fba_app.audit.record import record
-from fba_app.db import Session
-from fba_app.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError
+from fba_app.dependencies import Cursor, Limit, Session
 from fba_app.files.models import File
-from fba_app.paging import Cursor, Limit, page
+from fba_app.paging import page
+from fba_app.problems import ConflictError, ForbiddenError, InvalidError, NotFoundError
 from fba_app.schedules.models import Schedule
 from fba_app.tasks.models import Task
 from fba_app.types import Model, Page, Storable
 from fba_app.users import login_routes, passwords, sessions
-from fba_app.users.access import Permission, Principal, require
+from fba_app.users.access import require
 from fba_app.users.login_routes import NewPassword
 from fba_app.users.models import ADMIN, Role, User
 from fba_app.users.names import RoleName, Username
+from fba_app.users.principal import Permission, Principal
 
 users = APIRouter(prefix="/users", tags=["users"])
 roles = APIRouter(prefix="/roles", tags=["roles"])

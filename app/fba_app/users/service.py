@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from fba_app.audit.models import AuditEntry
 from fba_app.audit.record import record
-from fba_app.errors import ForbiddenError, InvalidError, UnauthorizedError
+from fba_app.problems import ForbiddenError, InvalidError, UnauthorizedError
 from fba_app.users import access, attempts, passwords, sessions
-from fba_app.users.access import Principal
 from fba_app.users.models import User
+from fba_app.users.principal import Principal
 from fba_app.users.sessions import Rotation, Tokens
 
 

@@ -8,9 +8,9 @@ from fba_app import db
 from fba_app.audit.models import AuditEntry
 from fba_app.settings import PLACEHOLDERS, ConfigurationError, Settings
 from fba_app.users import passwords
-from fba_app.users.access import Permission
 from fba_app.users.models import ADMIN, Role, User
 from fba_app.users.names import Username
+from fba_app.users.principal import Permission
 
 LOCK = 7_362_002
 """Any number, as long as every setup of this application takes the same lock, and nothing else does."""

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import ValidationError
 
 from fba_app.audit.record import record
-from fba_app.db import Session
-from fba_app.errors import ForbiddenError, ProblemError, TooManyRequestsError, UnauthorizedError
+from fba_app.dependencies import Session
+from fba_app.problems import ForbiddenError, ProblemError, TooManyRequestsError, UnauthorizedError
 from fba_app.users import passwords, service, sessions
-from fba_app.users.access import Principal, check_same_origin, clear_cookie, optional_user, set_cookie
+from fba_app.users.access import check_same_origin, clear_cookie, optional_user, set_cookie
 from fba_app.users.login_routes import LoginRequest, PasswordChange
+from fba_app.users.principal import Principal
 from fba_app.web.forms import Form, Posted
 from fba_app.web.pages import PageRoute, Visitor, local
 from fba_app.web.render import go, page

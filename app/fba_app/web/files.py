@@ -6,14 +6,13 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fba_app.db import Session
-from fba_app.errors import ProblemError, UnavailableError
+from fba_app.dependencies import Cursor, Session
 from fba_app.files import service
 from fba_app.files.form import read_form
 from fba_app.files.types import TYPES
-from fba_app.paging import Cursor
+from fba_app.problems import ProblemError, UnavailableError
 from fba_app.settings import get_settings
-from fba_app.users.access import Permission, Principal
+from fba_app.users.principal import Permission, Principal
 from fba_app.web.forms import Form
 from fba_app.web.lookup import usernames
 from fba_app.web.pages import PageRoute, visitor

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from pydantic import ValidationError
 
-from fba_app.errors import ProblemError
+from fba_app.problems import ProblemError
 
 NESTED = ("body", "task", "arguments")
 """What leads to a form's fields in the API's requests."""

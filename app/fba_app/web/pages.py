@@ -12,8 +12,9 @@ from fastapi import Depends, Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
-from fba_app.errors import UnauthorizedError
-from fba_app.users.access import Permission, Principal, current_user, require
+from fba_app.problems import UnauthorizedError
+from fba_app.users.access import current_user, require
+from fba_app.users.principal import Permission, Principal
 from fba_app.web.render import go, page
 
 TITLES = {

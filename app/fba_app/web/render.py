@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fba_app.settings import get_settings
-from fba_app.users.access import Permission, Principal
+from fba_app.users.principal import Permission, Principal
 
 HERE = Path(__file__).parent
 STATIC = HERE.parent / "static"

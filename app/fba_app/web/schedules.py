@@ -8,16 +8,15 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from fba_app.db import Session
-from fba_app.errors import ProblemError
-from fba_app.paging import Cursor
+from fba_app.dependencies import Cursor, Session
 from fba_app.paging import page as page_of_rows
+from fba_app.problems import ProblemError
 from fba_app.schedules import service
 from fba_app.schedules.models import Schedule
 from fba_app.schedules.routes import NewSchedule
 from fba_app.settings import get_settings
 from fba_app.tasks.registry import KINDS
-from fba_app.users.access import Permission, Principal
+from fba_app.users.principal import Permission, Principal
 from fba_app.web import kinds
 from fba_app.web.forms import Form, Posted
 from fba_app.web.lookup import file_names

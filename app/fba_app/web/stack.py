@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from fba_app.health import routes as health
 from fba_app.tasks.relay import relay
-from fba_app.users.access import Permission, Principal
+from fba_app.users.principal import Permission, Principal
 from fba_app.web.pages import PageRoute, visitor
 from fba_app.web.render import page
 

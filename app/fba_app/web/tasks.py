@@ -15,18 +15,17 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from fba_app.audit.record import record
-from fba_app.db import Session
-from fba_app.errors import ConflictError, NotFoundError, ProblemError
+from fba_app.dependencies import Cursor, Session
 from fba_app.files.models import File
-from fba_app.paging import Cursor
 from fba_app.paging import page as page_of_rows
+from fba_app.problems import ConflictError, NotFoundError, ProblemError
 from fba_app.settings import get_settings
 from fba_app.tasks import service
 from fba_app.tasks.models import FINAL, State, Task
 from fba_app.tasks.progress import Progress
 from fba_app.tasks.registry import KINDS
 from fba_app.tasks.requests import AnyTaskRequest, TaskRequest
-from fba_app.users.access import Permission, Principal
+from fba_app.users.principal import Permission, Principal
 from fba_app.web import kinds
 from fba_app.web.forms import Form, Posted
 from fba_app.web.lookup import file_names, usernames

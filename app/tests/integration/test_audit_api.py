@@ -15,8 +15,9 @@ from fba_app import db, errors
 from fba_app.audit.models import AuditEntry
 from fba_app.audit.record import record
 from fba_app.audit.routes import router
-from fba_app.users.access import Permission, Principal, current_user
+from fba_app.users.access import current_user
 from fba_app.users.models import User
+from fba_app.users.principal import Permission, Principal
 
 pytestmark = pytest.mark.anyio
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -19,16 +19,17 @@ from starlette.types import Message
 
 from fba_app import db, errors, openapi
 from fba_app.audit.models import AuditEntry
-from fba_app.errors import InvalidError
 from fba_app.files import routes, service
 from fba_app.files.models import File, StorageChunk
 from fba_app.files.storage import ObjectMissingError, StorageUnavailableError, get_storage
+from fba_app.problems import InvalidError
 from fba_app.schedules.models import Schedule
 from fba_app.settings import get_settings
 from fba_app.tasks.context import TaskContext
 from fba_app.tasks.models import State, Task
-from fba_app.users.access import Permission, Principal, current_user
+from fba_app.users.access import current_user
 from fba_app.users.models import User
+from fba_app.users.principal import Permission, Principal
 
 PATH = "/api/v1/files"
 LIMIT = 3 * 2**20

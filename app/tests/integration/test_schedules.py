@@ -20,8 +20,8 @@ from fba_app.schedules.scheduler import fire_due
 from fba_app.tasks.models import Task
 from fba_app.tasks.relay import Relay
 from fba_app.users import access
-from fba_app.users.access import Permission, Principal
 from fba_app.users.models import User
+from fba_app.users.principal import Permission, Principal
 
 URL = "/api/v1/schedules"
 TASK = {"kind": "sleep", "arguments": {"duration": 1}}

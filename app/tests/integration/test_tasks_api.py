@@ -21,15 +21,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 from fba_app import db, errors
 from fba_app.celery import app as celery_app
-from fba_app.errors import ConflictError, ForbiddenError, NotFoundError, UnavailableError
+from fba_app.problems import ConflictError, ForbiddenError, NotFoundError, UnavailableError
 from fba_app.settings import get_settings
 from fba_app.tasks import run_task, service
 from fba_app.tasks.models import LEASE, State, Task
 from fba_app.tasks.registry import KINDS
 from fba_app.tasks.relay import Relay
 from fba_app.tasks.requests import AnyTaskRequest
-from fba_app.users.access import Permission, Principal
 from fba_app.users.models import User
+from fba_app.users.principal import Permission, Principal
 
 Value = TypeVar("Value")
 

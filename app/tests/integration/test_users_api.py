@@ -16,8 +16,8 @@ from fba_app.audit import routes as audit
 from fba_app.audit.models import AuditEntry
 from fba_app.schedules.models import Schedule
 from fba_app.users import passwords, routes, sessions, setup
-from fba_app.users.access import Permission
 from fba_app.users.models import ADMIN, Role, User
+from fba_app.users.principal import Permission
 
 pytestmark = pytest.mark.anyio
 PASSWORD = "correct horse battery"

@@ -18,10 +18,12 @@ from sqlalchemy import delete, select, update
 
 from fba_app import cache, db, errors
 from fba_app.audit.models import AuditEntry
+from fba_app.dependencies import Session
+from fba_app.problems import UnavailableError
 from fba_app.settings import get_settings
 from fba_app.users import access, attempts, passwords, routes, service, sessions
-from fba_app.users.access import Permission, Principal
 from fba_app.users.models import Role, User
+from fba_app.users.principal import Permission, Principal
 
 pytestmark = pytest.mark.anyio
 PASSWORD = "correct horse battery"
@@ -40,7 +42,7 @@ def application() -> FastAPI:
     app.include_router(routes.router)
 
     @app.post("/page/login")
-    async def log_in(request: Request, response: Response, session: db.Session, username: str) -> None:
+    async def log_in(request: Request, response: Response, session: Session, username: str) -> None:
         access.set_cookie(response, request, (await service.log_in(session, username, PASSWORD, request)).cookie)
 
     @app.get("/page/who")
@@ -219,7 +221,7 @@ async def test_a_refresh_token_outlasts_a_database_that_is_away(
     body = await tokens(client, user)
 
     async def away(*_: object) -> None:
-        raise errors.UnavailableError("database")
+        raise UnavailableError("database")
 
     with monkeypatch.context() as broken:
         broken.setattr(access, "principal", away)

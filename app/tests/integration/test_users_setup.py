@@ -11,8 +11,8 @@ from fba_app import db
 from fba_app.audit.models import AuditEntry
 from fba_app.settings import ConfigurationError, Settings, get_settings
 from fba_app.users import passwords, setup
-from fba_app.users.access import Permission
 from fba_app.users.models import ADMIN, Role, User
+from fba_app.users.principal import Permission
 
 PASSWORD = "correct horse battery"
 

@@ -22,8 +22,9 @@ from fba_app.tasks.models import State, Task
 from fba_app.tasks.registry import KINDS
 from fba_app.tasks.relay import relay
 from fba_app.users import passwords
-from fba_app.users.access import COOKIE, Permission
+from fba_app.users.access import COOKIE
 from fba_app.users.models import Role, User
+from fba_app.users.principal import Permission
 from fba_app.web import routes
 
 PASSWORD = "correct horse battery"

@@ -11,7 +11,8 @@ from fastapi.testclient import TestClient
 from fba_app.errors import MEDIA_TYPE, Problem
 from fba_app.main import app, create_app
 from fba_app.settings import get_settings
-from fba_app.users.access import Permission, Principal, current_user
+from fba_app.users.access import current_user
+from fba_app.users.principal import Permission, Principal
 
 
 def problem(response: Any, status: int) -> Problem:

@@ -1,6 +1,8 @@
 """The promise behind Celery's configuration: what is accepted is run."""
 
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,12 @@ def test_the_hard_limit_lets_the_longest_task_finish_and_clean_up() -> None:
     conf = celery_with(task_time_limit=200).conf
     assert get_settings().longest_sleep < celery_with().conf.task_soft_time_limit
     assert 100 < conf.task_soft_time_limit < conf.task_time_limit == 200
+
+
+def test_what_runs_tasks_loads_no_web_framework() -> None:
+    """Each process of a worker would hold it, and be later to start."""
+    check = "import sys, fba_app.tasks.runner, fba_app.maintenance; sys.exit('fastapi' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)  # noqa: S603
 
 
 def test_schedules_follow_the_time_zone() -> None:

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from fba_app.errors import InvalidError, ProblemError, UnsupportedTypeError
 from fba_app.files import routes
 from fba_app.files.form import FilePart, read_form
 from fba_app.files.models import File
 from fba_app.files.types import TYPES, clean_name, content_type_of
+from fba_app.problems import InvalidError, ProblemError, UnsupportedTypeError
 
 BOUNDARY = "----boundary"
 DATA = b"a,b\r\n1,2\r\n--\r\n------boundar"

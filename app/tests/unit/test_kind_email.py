@@ -21,16 +21,16 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import OperationalError
 
 from fba_app import db
-from fba_app.errors import NotFoundError
 from fba_app.files import service as files_service
 from fba_app.files.storage import ObjectMissingError
 from fba_app.kinds import email as module
 from fba_app.kinds.email import EmailArguments, EmailResult, PermanentError, TemporaryError, email
+from fba_app.problems import NotFoundError
 from fba_app.settings import Settings, get_settings
 from fba_app.tasks import progress
 from fba_app.tasks.context import CancelledError, TaskContext
 from fba_app.tasks.registry import IO_QUEUE, KINDS
-from fba_app.users.access import Principal
+from fba_app.users.principal import Principal
 
 A, B, C = "a@example.com", "b@example.com", "c@example.com"
 USERNAME, PASSWORD = "mailer", "correct horse"

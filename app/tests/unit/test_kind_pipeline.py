@@ -20,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fba_app.errors import InvalidError
 from fba_app.files.storage import ObjectMissingError
 from fba_app.kinds import csv_statistics, pipeline
 from fba_app.kinds.csv_records import PART_SIZE, PipelineError, RecordEnds
+from fba_app.problems import InvalidError
 from fba_app.tasks.context import TaskContext
 from fba_app.tasks.registry import KINDS, FanOut
 

@@ -13,14 +13,14 @@ import pytest
 from pydantic import ValidationError
 from pypdf import PdfReader
 
-from fba_app.errors import ForbiddenError
 from fba_app.files import service as files_service
 from fba_app.kinds.report import PDF, XLSX, ReportArguments, data, pdf, report, xlsx
 from fba_app.kinds.report.data import Count, Report
+from fba_app.problems import ForbiddenError
 from fba_app.tasks import progress
 from fba_app.tasks.context import CancelledError, TaskContext
 from fba_app.tasks.registry import CPU_QUEUE, KINDS
-from fba_app.users.access import Permission, Principal
+from fba_app.users.principal import Permission, Principal
 
 LAST = date(2030, 1, 31)
 MADE_AT = datetime(2030, 1, 31, 12, 30, tzinfo=UTC)

@@ -3,7 +3,7 @@
 import pytest
 from fastapi import Request, Response
 
-from fba_app.errors import ForbiddenError
+from fba_app.problems import ForbiddenError
 from fba_app.users import access
 
 

@@ -12,12 +12,13 @@ from fastapi import Response
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
-from fba_app.errors import ConflictError, InvalidError
 from fba_app.health import routes as health
 from fba_app.main import app
+from fba_app.problems import ConflictError, InvalidError
 from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE, KINDS
 from fba_app.tasks.relay import Queue, relay
-from fba_app.users.access import COOKIE, Permission, Principal, current_user
+from fba_app.users.access import COOKIE, current_user
+from fba_app.users.principal import Permission, Principal
 from fba_app.web import kinds, render
 from fba_app.web.forms import Form
 from fba_app.web.pages import local

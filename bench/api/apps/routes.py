@@ -5,6 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from fba_app import db
+from fba_app.dependencies import Session
 from fba_app.bench import app
 from fba_app.tasks import service
 from fba_app.tasks.registry import KINDS
@@ -13,7 +14,7 @@ router = APIRouter(prefix="/bench")
 
 
 @router.get("/submit")
-async def submit(session: db.Session) -> UUID:
+async def submit(session: Session) -> UUID:
     """Submit a task as the application does: once this has answered, it will be run."""
     task, _ = await service.accept(session, KINDS["sleep"], {"duration": 0})
     return task.id

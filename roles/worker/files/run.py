@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 INCLUDE = "/opt/include"
-MODULES = ["tls_errors", "buffered_events", "shared_memory"]
+MODULES = ["tls_errors", "buffered_events", "less_memory"]
 QUIET = "--quiet-tasks"
 
 

@@ -6,19 +6,19 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 
 from fba_app import db
-from fba_app.errors import ForbiddenError
 from fba_app.files import service as files
 from fba_app.files.storage import StorageUnavailableError
 from fba_app.kinds.report import data
+from fba_app.problems import ForbiddenError
 from fba_app.tasks.context import TaskContext
 from fba_app.tasks.registry import CPU_QUEUE, kind
 from fba_app.types import Model, Storable
-from fba_app.users.access import Permission
+from fba_app.users.principal import Permission
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    from fba_app.users.access import Principal
+    from fba_app.users.principal import Principal
 
 # On one line, and no character that XML, and so a workbook, cannot hold.
 TITLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]+$"
