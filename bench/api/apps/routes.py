@@ -4,9 +4,8 @@ import time
 from uuid import UUID
 
 from fastapi import APIRouter
-from fba_app import db
-from fba_app.dependencies import Session
 from fba_app.bench import app
+from fba_app.dependencies import Session
 from fba_app.tasks import service
 from fba_app.tasks.registry import KINDS
 

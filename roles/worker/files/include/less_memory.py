@@ -1,6 +1,6 @@
 """Have a worker hold less memory.
 
-To import a module takes more memory than the module: what is free afterwards goes back to the system once, and that is a tenth of a process.
+To import a module takes more memory than the module. What is free afterwards goes back to the system once: a tenth of a process.
 Python's garbage collector marks every object that it looks at, and with that copies the page that it is on, where a child shares it with
 its parent; what the parent has imported, no child has to collect.
 
