@@ -73,6 +73,10 @@ options:
         description: Labels that it must have. Others do not matter.
         type: dict
         required: true
+      once:
+        description: Whether it runs to its end, instead of for ever.
+        type: bool
+        default: false
 attributes:
   check_mode:
     support: full
@@ -104,7 +108,9 @@ container:
   type: dict
   returned: when O(container) is given
 stands:
-  description: Whether O(container) runs and has the labels, so that nothing is to be done about it.
+  description:
+    - Whether O(container) has the labels and runs, or has ended with success if it is one that runs to its end. Then nothing is to be done
+      about it.
   type: bool
   returned: when O(container) is given
 """
@@ -189,9 +195,12 @@ def keep_plan(path, plan):
         write(following, content, 0o600, 0)
 
 
-def stands(about, labels):
-    """Return whether a container runs and has these labels among its own."""
-    return about is not None and about["State"]["Status"] == "running" and labels.items() <= about["Config"]["Labels"].items()
+def stands(about, labels, once):
+    """Return whether a container has these labels among its own, and runs, or has ended with success if it runs once."""
+    if about is None or not labels.items() <= about["Config"]["Labels"].items():
+        return False
+    state = about["State"]
+    return (state["Status"], state["ExitCode"]) == ("exited", 0) if once else state["Status"] == "running"
 
 
 def main():
@@ -220,7 +229,11 @@ def main():
             "plan_file": {"type": "path"},
             "container": {
                 "type": "dict",
-                "options": {"name": {"type": "str", "required": True}, "labels": {"type": "dict", "required": True}},
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "labels": {"type": "dict", "required": True},
+                    "once": {"type": "bool", "default": False},
+                },
             },
         },
         required_together=[("plan", "plan_file")],
@@ -279,7 +292,7 @@ def main():
     answer = {"changed": changed or bool(changed_files), "changed_files": changed_files, "diff": diff}
     if container := module.params["container"]:
         about = ask_engine(f"/containers/{quote(container['name'])}/json")
-        answer.update(container=about, stands=stands(about, container["labels"]))
+        answer.update(container=about, stands=stands(about, container["labels"], container["once"]))
     module.exit_json(**answer)
 
 

@@ -225,30 +225,35 @@ def test_a_file_needs_one_content(run: Run, args: dict[str, Any]) -> None:
 LABELS = {"fba.stack": "fba", "fba.spec": "0123456789abcdef"}
 
 
-def inspected(status: str = "running", **labels: str) -> dict[str, Any]:
+def inspected(status: str = "running", code: int = 0, **labels: str) -> dict[str, Any]:
     """What the engine says of a container that has labels of its own too."""
-    return {"State": {"Status": status}, "Config": {"Labels": {"maintainer": "somebody", **LABELS, **labels}}}
+    return {"State": {"Status": status, "ExitCode": code}, "Config": {"Labels": {"maintainer": "somebody", **LABELS, **labels}}}
 
 
 @pytest.mark.parametrize(
-    ("about", "stands"),
+    ("about", "stands", "once"),
     [
-        (inspected(), True),
-        (inspected(**{"fba.spec": "other"}), False),
-        (inspected("exited"), False),
-        (inspected("paused"), False),
-        (inspected("restarting"), False),
-        (None, False),
+        (inspected(), True, False),
+        (inspected(**{"fba.spec": "other"}), False, False),
+        (inspected("exited"), False, True),
+        (inspected("exited", 1), False, False),
+        (inspected("exited", **{"fba.spec": "other"}), False, False),
+        (inspected("paused"), False, False),
+        (inspected("restarting"), False, False),
+        (inspected("created"), False, False),
+        (None, False, False),
     ],
-    ids=["as wanted", "of another spec", "ended", "paused", "crashing", "not there"],
+    ids=["as wanted", "of another spec", "ended", "failed", "ended, of another spec", "paused", "crashing", "never started", "not there"],
 )
 @pytest.mark.parametrize("check_mode", [False, True])
 def test_it_tells_whether_the_container_stands(
-    run: Run, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch, about: Any, stands: bool, check_mode: bool
+    run: Run, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch, about: Any, stands: bool, once: bool, check_mode: bool
 ) -> None:
+    """For ever, and, the third value, as one that runs once."""
     monkeypatch.setattr(container_files, "ask_engine", {"/containers/fba_redis/json": about}.__getitem__)
-    answer = run({**args, "container": {"name": "fba_redis", "labels": LABELS}}, check_mode=check_mode).answer
-    assert (answer["stands"], answer["container"]) == (stands, about)
+    for runs_once, wanted in ((False, stands), (True, once)):
+        answer = run({**args, "container": {"name": "fba_redis", "labels": LABELS, "once": runs_once}}, check_mode=check_mode).answer
+        assert (answer["stands"], answer["container"]) == (wanted, about)
 
 
 def test_a_container_that_lacks_a_label_does_not_stand(run: Run, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
