@@ -66,9 +66,11 @@ def ask(call: Callable[[AsyncSession], Awaitable[Value]]) -> Value:
 async def engine_of_this_loop() -> AsyncIterator[AsyncEngine]:
     """The server's engine, whose connections belong to the event loop that a test has for itself."""
     engine = create_async_engine(db.url(get_settings()), pool_size=5, max_overflow=0, pool_timeout=5)
-    with patch.object(db, "async_engine", lambda: engine):
-        yield engine
-    await engine.dispose()
+    try:
+        with patch.object(db, "async_engine", lambda: engine):
+            yield engine
+    finally:
+        await engine.dispose()
 
 
 def rows() -> int:
@@ -124,10 +126,9 @@ def test_many_at_the_same_time_share_transactions_and_few_connections(user: Prin
     answers = asyncio.run(many())
     assert isinstance(answers.pop(7), DataError)
     with db.session() as session:
-        found = session.execute(
-            select(Task.id, Task.arguments["number"].as_integer()).where(Task.submitted_by == user.id)
-        )
-        numbers: dict[UUID, int] = dict(found.tuples().all())
+        number = Task.arguments["number"].as_integer().label("number")
+        found = session.execute(select(Task.id, number).where(Task.submitted_by == user.id))
+        numbers = {row.id: row.number for row in found}
     assert sorted(numbers.values()) == [number for number in range(300) if number != 7]
     assert {task.id: task.arguments["number"] for task in answers if isinstance(task, Task)} == numbers
 
