@@ -85,7 +85,10 @@ class Bench:
         """
         environment = ["--env", f"WRK_DELAY={1000 * connections / rate:.1f}"] if rate else []
         wrk = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:.0f}s", "--timeout", "10s"]
-        url = f"http://{contender.address}{TARGETS[target]}"
+        # wrk takes no name with an underscore
+        name, port = contender.address.split(":")
+        address = run(self.host, "docker", "exec", LOAD, "getent", "hosts", name).split()[0]
+        url = f"http://{address}:{port}{TARGETS[target]}"
         answer = run(self.host, "docker", "exec", *environment, LOAD, *wrk, "--script", "/bench/api/report.lua", url)
         found = re.search(r"^REPORT (.*)$", answer, re.MULTILINE)
         if not found:
