@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import http.server
 import importlib.util
+import io
 import itertools
 import json
 import os
@@ -704,38 +705,30 @@ def test_a_pool_that_has_answered_has_begun(worker: Any, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def supervise(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The listener, with a stand-in for supervisor's own half of the protocol, which ends after the events given to it."""
-
-    class Ended(Exception):
-        """No event follows."""
-
-    children = MagicMock()
-    children.get_headers = lambda text: dict(pair.split(":") for pair in text.split())
-    children.eventdata = lambda payload: (children.get_headers(payload.split("\n", 1)[0]), payload.split("\n", 1)[1])
-    monkeypatch.setitem(sys.modules, "supervisor", MagicMock(childutils=children))
-    monkeypatch.setitem(sys.modules, "supervisor.childutils", children)
+    """The listener, and supervisor's own half of the protocol, which ends after the events given to it."""
     module: Any = load(FILES / "supervise.py")
     killed: list[tuple[int, int]] = []
     monkeypatch.setattr(module.os, "kill", lambda pid, number: killed.append((pid, number)))
 
     def run(events: list[tuple[str, str]]) -> list[tuple[int, int]]:
-        children.listener.wait.side_effect = [*(({"eventname": name}, payload) for name, payload in events), Ended()]
-        with pytest.raises(Ended):
-            module.main()
-        # Each is acknowledged, or the next would never come
-        assert children.listener.ok.call_count == len(events)
+        head = "ver:3.0 server:supervisor serial:21 pool:supervise poolserial:10"
+        asked = "".join(f"{head} eventname:{name} len:{len(payload)}\n{payload}" for name, payload in events)
+        answers = io.StringIO()
+        monkeypatch.setattr(sys, "stdin", io.StringIO(asked))
+        monkeypatch.setattr(sys, "stdout", answers)
+        module.main()
+        # Each is acknowledged, or the next would never come. Anything else there would break the protocol
+        assert answers.getvalue() == "READY\nRESULT 2\nOK" * len(events) + "READY\n"
         return killed
 
     return run
 
 
 def test_output_of_programs_becomes_the_containers(supervise: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    events = [("PROCESS_LOG_STDOUT", "processname:io pid:7\nline one\n"), ("PROCESS_LOG_STDOUT", "processname:io pid:7\nline: two\n")]
+    first = ("PROCESS_LOG_STDOUT", "processname:io pid:7\nline one\n")
+    events = [first, ("PROCESS_LOG_STDOUT", "processname:io pid:7\nline: two\n")]
     assert supervise(events) == []
-    captured = capsys.readouterr()
-    assert captured.err == "line one\nline: two\n"
-    # Anything there would break the protocol
-    assert captured.out == ""
+    assert capsys.readouterr().err == "line one\nline: two\n"
 
 
 def test_a_program_that_is_given_up_on_ends_supervisord(supervise: Any, capsys: pytest.CaptureFixture[str]) -> None:
