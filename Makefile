@@ -24,7 +24,9 @@ UPGRADE = $(HOSTS)/upgrade
 # Its account stays
 FAULTS = FBA_FAULTS_REPORT=$(CURDIR)/.cache/faults.json $(FLEET) molecule verify -s faults
 REMOVE_HOSTS = ansible-playbook -i localhost, tests/hosts/remove.yml && rm -rf $(HOSTS_DIR)
-CLEAN_HOSTS = trap '$(REMOVE_HOSTS)' EXIT && $(REMOVE_HOSTS)
+# A line that names $(MAKE) is run by --dry-run too, all of it
+UNLESS_DRY = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),exit;)
+CLEAN_HOSTS = $(UNLESS_DRY) trap '$(REMOVE_HOSTS)' EXIT && $(REMOVE_HOSTS)
 PLAY = . $(VENV)/bin/activate && ansible-playbook -i $(INVENTORY)
 
 .DEFAULT_GOAL := help
