@@ -157,7 +157,7 @@ soak-hosts: FORCE
 
 bench: $(VENV)/.test .cache/bench-venv/.made $(COLLECTION) ## Measure the stack beside what people run today; the tables are in docs/performance.md
 	$(TEST) bin/with-engine $(MAKE) bench-hosts
-	.cache/bench-venv/bin/python bench/report.py
+	.cache/bench-venv/bin/python -m bench.report
 
 # Workers, servers and playbooks on one machine; then playbooks on more and more hosts
 bench-hosts: FORCE
@@ -167,7 +167,7 @@ bench-hosts: FORCE
 
 bench-fleet: $(VENV)/.test .cache/bench-venv/.made $(COLLECTION) ## Measure playbooks on up to eight hosts of workers
 	$(TEST) bin/with-engine $(MAKE) bench-fleet-hosts
-	.cache/bench-venv/bin/python bench/report.py
+	.cache/bench-venv/bin/python -m bench.report
 
 bench-fleet-hosts: FORCE
 	$(TEST) $(CLEAN_HOSTS) && $(STORE) molecule converge -s store && $(DEFAULT) molecule converge && $(SCALE) molecule create -s scale && \

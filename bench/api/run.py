@@ -16,7 +16,6 @@ from bench.host import IMAGE, LOAD, Host, options, run
 HERE = Path(__file__).parent
 CONTENDER = "fba_bench_server"
 WORKER = "fba_celery_worker"
-CONNECTIONS = (16, 64, 256)
 TARGETS = {
     "live": "/health/live",
     "read": "/task-status/00000000-0000-0000-0000-000000000000",
@@ -33,6 +32,9 @@ ASKED = {
     "apply-async": ["ours", "nginx"],
 }
 """Who is asked for what."""
+
+CONNECTIONS = {"live": (16, 64, 256), "read": (64,), "submit": (16, 64, 256), "apply-async": (64,)}
+"""How many ask at the same time, for the targets."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,8 @@ def compare(bench: Bench, rounds: int, seconds: float) -> dict[str, dict[str, Re
 
     The stack's workers stand still meanwhile: what they would do with the tasks that are submitted is another part of the bench.
     """
-    steps = [str(number) for number in CONNECTIONS] + ["half"]
     found: dict[str, dict[str, Reports]] = {
-        target: {name: {step: [] for step in steps} for name in names} for target, names in ASKED.items()
+        target: {name: {step: [] for step in (*map(str, CONNECTIONS[target]), "half")} for name in names} for target, names in ASKED.items()
     }
     run(bench.host, "docker", "stop", WORKER)
     try:
@@ -116,7 +117,7 @@ def compare(bench: Bench, rounds: int, seconds: float) -> dict[str, dict[str, Re
             for target, contenders_of in found.items():
                 for name, reports in contenders_of.items():
                     with bench.running(name) as contender:
-                        for connections in CONNECTIONS:
+                        for connections in CONNECTIONS[target]:
                             reports[str(connections)].append(bench.ask(contender, target, connections, seconds))
                         most = statistics.median(each["rate"] for each in reports["64"])
                         reports["half"].append(bench.ask(contender, target, 64, seconds, rate=most / 2))

@@ -9,6 +9,7 @@ import pytest
 
 from bench.playbooks import run
 from bench.playbooks.compose import compose_file
+from bench.targets import at_least, at_most, of_fleets, of_servers, of_workers
 
 
 def inspected(**host: Any) -> dict[str, Any]:
@@ -104,3 +105,78 @@ def test_a_run_that_fails_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(run.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 2, "what went wrong"))
     with pytest.raises(RuntimeError, match="what went wrong"):
         run.measure(["ansible-playbook"], {})
+
+
+def rounds(*rates: float, **more: float) -> list[dict[str, float]]:
+    """The outcomes of rounds."""
+    return [{"rate": rate, **more} for rate in rates]
+
+
+WORKERS = {
+    "workloads": {
+        "noop": {
+            "ours": rounds(1200, 1400, 1300),
+            "celery-5.6-gevent": rounds(100),
+            "celery-gevent": rounds(10),
+            "dramatiq": rounds(2600),
+            "taskiq": rounds(650),
+        },
+        "wait": {"ours": rounds(1300), "dramatiq": rounds(1300), "taskiq": rounds(1250)},
+        "mix": {"ours": rounds(1235)},
+    },
+    "events": {"none": rounds(2000), "events": rounds(1700), "flower": rounds(1400)},
+    "idle_mib": 290.0,
+}
+
+
+def test_targets_say_what_is_reached_and_what_is_not() -> None:
+    found = {target.what: target for target in of_workers(WORKERS)}
+    assert [target.what for target in found.values() if not target.reached] == [
+        "tasks that do nothing, beside dramatiq",
+        "rate lost to events, and to Flower on the same machine",
+        # MiB, as docker says, are larger than MB
+        "memory of an idle container of workers",
+    ]
+    lead = found["tasks that do nothing, beside the stock configuration on Celery 5.6.3"]
+    assert (lead.wanted, lead.measured) == ("≥ 6 times", "13 times")
+    assert found["tasks that wait for a second"].measured == "1,300 a second"
+    assert found["rate of tasks that wait, lost to such as compute"].measured == "5 %"
+
+
+def test_targets_of_servers() -> None:
+    def steps(rate: float, p99: float) -> dict[str, Any]:
+        return {"64": rounds(rate), "half": rounds(rate / 2, p99=p99)}
+
+    asked = {
+        "submit": {"ours": steps(1500, 40)},
+        "apply-async": {"ours": steps(600, 90)},
+        "live": {"ours": steps(9000, 3), "nginx": steps(5000, 4.5), "uvicorn": steps(4000, 9)},
+        "read": {"ours": steps(900, 3), "uvicorn": steps(1000, 9)},
+    }
+    found = {target.what: target for target in of_servers({"targets": asked})}
+    assert [(target.what, target.measured) for target in found.values() if not target.reached] == [
+        ("submitting a task, beside `apply_async`", "2.5 times"),
+        ("a read with the database, beside uvicorn", "0.9 times"),
+    ]
+    assert found["what nginx adds to p99 at half the rate"].measured == "1.5 ms"
+
+
+def test_targets_of_fleets_compare_four_hosts_with_one() -> None:
+    def runs(seconds: float, **more: float) -> list[dict[str, float]]:
+        return [{"seconds": seconds, **more}]
+
+    hosts = {
+        "1": {"no-op": runs(30), "release": runs(60, bytes=2e6)},
+        "2": {"no-op": runs(35), "join": runs(70), "release": runs(60, bytes=3e6)},
+        "4": {"no-op": runs(40), "join": runs(90), "release": runs(60, bytes=1e6)},
+    }
+    assert [(target.measured, target.reached) for target in of_fleets({"hosts": hosts})] == [
+        ("1.33 times", True),
+        ("70 s", False),
+        ("3 MB", True),
+    ]
+
+
+def test_a_target_may_be_exactly_met() -> None:
+    assert at_least("what", 3, 3.0, " times").reached
+    assert at_most("what", 0, 0, "").reached

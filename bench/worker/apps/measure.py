@@ -1,9 +1,10 @@
 """Start a container of workers, and count the tasks that it reports: measure.py CONTAINER SECONDS WARM_UP [LOAD…].
 
-Runs on the host, with its Python alone. The queue has been filled before; LOAD, a command, is run once the first task is reported, and goes
-on filling it. Prints JSON: `tasks` per kind, `seconds`, `first` seconds from the start to the first task, `cpu_seconds` of the container,
-`users` the processor seconds of each container that runs and of the `rest` of the machine, `busy` the share of all cores that was used,
-`memory` in bytes at the end, without files that can be read again, and of each kind the `queued` seconds at percentiles 50 and 99.
+Runs on the host, with its Python alone. The queue has been filled before; LOAD, a command, is run once the first task is reported, for
+instance to go on filling it. Prints JSON: `tasks` per kind, `seconds`, `first` seconds from the start to the first task, `cpu_seconds` of
+the container, `users` the processor seconds of each container that runs and of the `rest` of the machine, `busy` the share of all cores
+that was used, `memory` in bytes at the end, without files that can be read again, and of each kind the `queued` seconds at percentiles 50
+and 99.
 """
 
 import json
@@ -83,7 +84,7 @@ def main() -> None:
         logs = subprocess.run(["docker", "logs", "--tail", "30", container], capture_output=True, text=True, check=True)
         sys.exit(f"{container} has done no task in {PATIENCE:.0f} s:\n{logs.stdout}{logs.stderr}")
     first = time.monotonic() - started
-    loader = subprocess.Popen(load) if load else None
+    loader = subprocess.Popen(load, stdout=subprocess.DEVNULL) if load else None
     receive(listener, time.monotonic() + float(warm_up))
 
     groups, account = cgroups("cpuacct"), cgroups("memory")[container]
@@ -107,6 +108,8 @@ def main() -> None:
         },
     }
     if loader:
+        if loader.poll() not in (None, 0):
+            sys.exit(f"{' '.join(load)}: ended with {loader.returncode}")
         loader.kill()
         loader.wait()
     print(json.dumps(result))

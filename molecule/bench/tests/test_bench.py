@@ -19,7 +19,7 @@ from bench.api import run as api
 from bench.host import Load
 from bench.playbooks.compose import compose_file
 from bench.playbooks.run import measure
-from bench.worker.run import OURS, Bench, compare, median_rate, outcome
+from bench.worker.run import ASKED, OURS, Bench, compare, median_rate, outcome
 
 from conftest import Stack, playbook_command
 
@@ -27,7 +27,15 @@ PROJECT = Path(__file__).resolve().parents[3]
 ROUNDS = int(os.environ.get("FBA_BENCH_ROUNDS", "0"))
 """Of the full bench. Without, the quick one is run."""
 
-SECONDS = 10
+SECONDS = 8
+"""Of a measurement of workers."""
+
+API_SECONDS = 5
+"""Of a measurement of servers."""
+
+RELEASES = 2
+"""One takes minutes."""
+
 quick = pytest.mark.skipif(bool(ROUNDS), reason="part of the full version")
 full = pytest.mark.skipif(not ROUNDS, reason="the full version, in make bench")
 
@@ -62,38 +70,38 @@ def test_no_lead_has_fallen_by_half(workers, workload, other):
         return median_rate(outcomes[OURS]) / median_rate(outcomes[other])
 
     was = lead(results.load("worker")["workloads"][workload])
-    now = lead(compare(workers, [OURS, other], [workload], 1, 4)[workload])
+    now = lead(compare(workers, {workload: [OURS, other]}, 1, 4)[workload])
     assert now > was / 2, f"{workload}: {now:.2f} times {other}, and {was:.2f} times when it was measured in full"
 
 
 @full
 def test_workers(workers):
     idle = workers.idle_memory()
-    outcomes = compare(workers, list(workers.contenders), ["noop", "wait", "cpu", "mix"], ROUNDS, SECONDS)
-    lone = with_and_without(workers, "fba_celery_flower")
+    outcomes = compare(workers, ASKED, ROUNDS, SECONDS)
+    told = with_and_without_events(workers)
     waits = {
-        name: [workers.queued(name, "noop", median_rate(rounds) / 2, SECONDS)["queued"]["noop"] for _ in range(ROUNDS)]
-        for name, rounds in outcomes["noop"].items()
+        name: workers.queued(name, "noop", median_rate(rounds) / 2, SECONDS)["queued"]["noop"] for name, rounds in outcomes["noop"].items()
     }
-    found = {"workloads": outcomes, "without_flower": lone, "queued": waits, "idle_mib": idle}
+    found = {"workloads": outcomes, "events": told, "queued": waits, "idle_mib": idle}
     results.save("worker", {"rounds": ROUNDS, "seconds": SECONDS, **found})
 
 
-def with_and_without(workers, container):
-    """Return the outcomes of tasks that do nothing, by turns while a container of the stack runs and while it does not."""
-    found = {"with": [], "without": []}
+def with_and_without_events(workers):
+    """Return the outcomes of tasks that do nothing, by turns: no events, events that nobody takes, events and Flower as it is deployed."""
+    found = {"none": [], "events": [], "flower": []}
+    enable = ["/opt/venv/bin/celery", "--app", "fba_app.celery", "control", "--timeout", "3", "enable_events"]
     for _ in range(ROUNDS):
-        for state, verb in (("without", "stop"), ("with", "start")):
-            workers.host.check_output(f"docker {verb} {container}")
-            found[state].append(outcome(workers.rate(OURS, ["noop"], SECONDS), "noop"))
+        for state, verb, meanwhile in (("none", "stop", None), ("events", "stop", enable), ("flower", "start", None)):
+            workers.host.check_output(f"docker {verb} fba_celery_flower")
+            found[state].append(outcome(workers.rate(OURS, ["noop"], SECONDS, meanwhile), "noop"))
     return found
 
 
 @full
 def test_servers(stack):
     with Load(stack.host):
-        found = api.compare(api.Bench(stack.host, workers=1), ROUNDS, SECONDS)
-    results.save("api", {"rounds": ROUNDS, "seconds": SECONDS, "targets": found})
+        found = api.compare(api.Bench(stack.host, workers=1), ROUNDS, API_SECONDS)
+    results.save("api", {"rounds": ROUNDS, "seconds": API_SECONDS, "targets": found})
 
 
 def play(playbook, *arguments):
@@ -111,7 +119,7 @@ def test_playbooks_on_one_machine(stack, source, sources):
     runs["release"] = []
     with Traffic(stack.url, "admin", stack.secrets["fba_app_admin_password"], scale=0.25) as traffic:
         traffic.wait_for(50)
-        for number in range(ROUNDS):
+        for number in range(RELEASES):
             options = sources(f"release{number}", variants.benched(PROJECT / "bench"), variants.mark(number))
             runs["release"].append(play("release.yml", *options))
     report = traffic.report

@@ -49,12 +49,12 @@ def play(playbook, *arguments):
     return run
 
 
-def deliver(size, source, options):
-    """Return the seconds that it takes to bring a release's image to all hosts, and the most bytes that a host of workers has received."""
+def release(size, *options):
+    """Measure a release, with the most `bytes` that a host of workers has received meanwhile: the image, and what the stack has to say."""
     hosts = [testinfra.get_host(f"docker://{name}") for name in workers(size)]
     before = received(hosts)
-    run = play("../bench/deliver.yml", *options, *source)
-    return {"seconds": run["seconds"], "images": run["images"], "bytes": max(b - a for a, b in zip(before, received(hosts), strict=True))}
+    run = play("release.yml", *options)
+    return run | {"bytes": max(b - a for a, b in zip(before, received(hosts), strict=True))}
 
 
 def test_more_and_more_hosts(inventory, sources):
@@ -68,8 +68,7 @@ def test_more_and_more_hosts(inventory, sources):
         assert all(run["changed"] == 0 for run in now["no-op"])
         now["variable"] = [play("site.yml", *options, *source, "-e", '{"worker_log_tasks": true}')]
         source = sources(f"release{size}", variants.mark(size))
-        now["delivery"] = [deliver(size, source, options)]
-        now["release"] = [play("release.yml", *options, *source)]
+        now["release"] = [release(size, *options, *source)]
         for name in ["hub", *workers(size)]:
             stack = Stack(testinfra.get_host(f"docker://{name}"), door="hub")
             assert stack.healthy() == set(stack.containers())
