@@ -120,8 +120,8 @@ class Bench:
 
     def idle_memory(self) -> float:
         """Return the MiB that the stack's own container of workers holds, with all its pools, which have nothing to do at present."""
-        value = self._docker("stats", "--no-stream", "--format", "{{ .MemUsage }}", self.contenders[OURS].container)
-        return float(value.partition("MiB")[0])
+        held = self._docker("stats", "--no-stream", "--format", "{{ .MemUsage }}", self.contenders[OURS].container).split()[0]
+        return float(held[:-3]) * {"KiB": 2**-10, "MiB": 1, "GiB": 2**10}[held[-3:]]
 
     def _ready(self, name: str, kind: str) -> Contender:
         """Stop all workers, and make the one to be measured ready to start, with empty queues."""

@@ -23,12 +23,13 @@ PATIENCE = 90.0
 
 
 def cgroups(controller: str) -> dict[str, Path]:
-    """Return the folders in which the kernel accounts for the containers that run."""
+    """Return the folders in which the kernel accounts for the containers that run. One that has just ended has none."""
     docker = ["docker", "ps", "--no-trunc", "--format", "{{ .Names }} {{ .ID }}"]
     lines = subprocess.run(docker, check=True, capture_output=True, text=True).stdout.splitlines()
     root = Path("/sys/fs/cgroup")
     tree = root / controller if (root / controller).is_dir() else root
-    return {name: next(path for path in tree.glob(f"**/*{id_}*") if path.is_dir()) for name, id_ in map(str.split, lines)}
+    found = {name: next((path for path in tree.glob(f"**/*{id_}*") if path.is_dir()), None) for name, id_ in map(str.split, lines)}
+    return {name: path for name, path in found.items() if path}
 
 
 def cpu_seconds(group: Path) -> float:

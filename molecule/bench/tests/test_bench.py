@@ -90,10 +90,13 @@ def with_and_without_events(workers):
     """Return the outcomes of tasks that do nothing, by turns: no events, events that nobody takes, events and Flower as it is deployed."""
     found = {"none": [], "events": [], "flower": []}
     enable = ["/opt/venv/bin/celery", "--app", "fba_app.celery", "control", "--timeout", "3", "enable_events"]
-    for _ in range(ROUNDS):
-        for state, verb, meanwhile in (("none", "stop", None), ("events", "stop", enable), ("flower", "start", None)):
-            workers.host.check_output(f"docker {verb} fba_celery_flower")
-            found[state].append(outcome(workers.rate(OURS, ["noop"], SECONDS, meanwhile), "noop"))
+    try:
+        for _ in range(ROUNDS):
+            for state, verb, meanwhile in (("none", "stop", None), ("events", "stop", enable), ("flower", "start", None)):
+                workers.host.check_output(f"docker {verb} fba_celery_flower")
+                found[state].append(outcome(workers.rate(OURS, ["noop"], SECONDS, meanwhile), "noop"))
+    finally:
+        workers.host.check_output("docker start fba_celery_flower")
     return found
 
 
@@ -123,13 +126,13 @@ def test_playbooks_on_one_machine(stack, source, sources):
             options = sources(f"release{number}", variants.benched(PROJECT / "bench"), variants.mark(number))
             runs["release"].append(play("release.yml", *options))
     report = traffic.report
-    assert report["failed"] == 0, traffic.table()
     composed = compose(stack)
     # The containers alone, as Compose has made them: images and data are there
     stack.host.check_output("docker rm --force $(docker ps --all --quiet --filter label=fba.stack)")
     runs["containers"] = [play("site.yml", *source)]
     asked = {name: report[name] for name in ("requests", "failed", "reopened")}
     results.save("playbooks", {"rounds": ROUNDS, "runs": runs, "compose": composed, "requests": asked})
+    assert report["failed"] == 0, traffic.table()
 
 
 def compose(stack):
