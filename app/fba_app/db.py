@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 from uuid import UUID
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import URL, DateTime, Engine, MetaData, Text, Uuid, create_engine
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -58,6 +59,9 @@ def url(settings: Settings) -> URL:
 AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
 """What SQLAlchemy raises when PostgreSQL is away, or too busy for one more."""
 
+LOCK_TIMEOUT = 2
+"""Seconds that a statement of a request waits for a row that somebody else is changing."""
+
 CONNECT_ARGS: dict[str, Any] = {"connect_timeout": 5, **LIBPQ_OPTIONS}
 
 ENGINE_OPTIONS: dict[str, Any] = {
@@ -69,6 +73,11 @@ ENGINE_OPTIONS: dict[str, Any] = {
 }
 
 
+def waited_for_a_lock(error: BaseException) -> bool:
+    """Tell whether a statement failed because it has waited for `LOCK_TIMEOUT`. PostgreSQL is there then."""
+    return isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable)
+
+
 @lru_cache
 def async_engine() -> AsyncEngine:
     """The server's engine; connects when first used."""
@@ -76,7 +85,8 @@ def async_engine() -> AsyncEngine:
         url(get_settings()),
         max_overflow=10,
         pool_timeout=5,
-        **ENGINE_OPTIONS,
+        # Requests that waited on and on would have all connections at last, and nobody would be answered.
+        **ENGINE_OPTIONS | {"connect_args": CONNECT_ARGS | {"options": f"-c lock_timeout={LOCK_TIMEOUT}s"}},
     )
 
 

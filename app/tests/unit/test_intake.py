@@ -6,7 +6,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from fba_app.tasks import intake
 from fba_app.tasks.intake import Intake, Row
@@ -105,6 +107,73 @@ def test_what_is_wrong_with_one_is_no_matter_of_the_others() -> None:
         assert [each["kind"] for each in table.rows] == ["good", "good"]
         assert isinstance(answers[0], Task)
         assert isinstance(answers[2], Task)
+
+    asyncio.run(check())
+
+
+def test_who_waits_for_a_lock_holds_up_nobody() -> None:
+    locked = OperationalError("INSERT", {}, LockNotAvailable("canceling statement due to lock timeout"))
+
+    async def check() -> None:
+        held = asyncio.Event()
+
+        class Locked(Table):
+            async def write(self, rows: Sequence[Row]) -> dict[UUID, Task]:
+                if any(each["kind"] == "locked" for each in rows):
+                    self.batches.append(len(rows))
+                    if len(rows) == 1:
+                        await held.wait()
+                    raise locked
+                return await super().write(rows)
+
+        table = Locked()
+        door = Intake(table.write)
+        first = [asyncio.create_task(door.add(row(kind=kind))) for kind in ("good", "locked", "good")]
+        await settle()
+        # The one that waits alone is still at it
+        assert [task.done() for task in first] == [True, False, True]
+        assert await door.add(row(kind="good"))
+        held.set()
+        with pytest.raises(OperationalError):
+            await first[1]
+        assert table.batches == [3, 1, 1, 1, 1]
+
+    asyncio.run(check())
+
+
+def test_who_has_waited_long_enough_is_refused_and_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "PATIENCE", 0.01)
+
+    async def check() -> None:
+        table = Table()
+        table.go.clear()
+        door = Intake(table.write)
+        being_written = asyncio.create_task(door.add(row()))
+        await settle()
+        with pytest.raises(PoolTimeoutError):
+            await door.add(row())
+        assert not being_written.done()
+        table.go.set()
+        assert await being_written
+        assert len(table.rows) == 1
+
+    asyncio.run(check())
+
+
+def test_who_goes_away_while_it_waits_is_not_written() -> None:
+    async def check() -> None:
+        table = Table()
+        table.go.clear()
+        door = Intake(table.write)
+        first = asyncio.create_task(door.add(row()))
+        await settle()
+        gone = asyncio.create_task(door.add(row()))
+        await settle()
+        gone.cancel()
+        table.go.set()
+        assert await first
+        await settle()
+        assert table.batches == [1]
 
     asyncio.run(check())
 
