@@ -78,6 +78,13 @@ def waited_for_a_lock(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable)
 
 
+def request_connect_args() -> dict[str, Any]:
+    """How the server connects. Requests that waited on and on would have all connections at last."""
+    # The argument takes the place of the environment's.
+    options = f"{os.environ.get('PGOPTIONS', '')} -c lock_timeout={LOCK_TIMEOUT}s"
+    return CONNECT_ARGS | {"options": options}
+
+
 @lru_cache
 def async_engine() -> AsyncEngine:
     """The server's engine; connects when first used."""
@@ -85,8 +92,7 @@ def async_engine() -> AsyncEngine:
         url(get_settings()),
         max_overflow=10,
         pool_timeout=5,
-        # Requests that waited on and on would have all connections at last, and nobody would be answered.
-        **ENGINE_OPTIONS | {"connect_args": CONNECT_ARGS | {"options": f"-c lock_timeout={LOCK_TIMEOUT}s"}},
+        **ENGINE_OPTIONS | {"connect_args": request_connect_args()},
     )
 
 

@@ -65,7 +65,8 @@ def ask(call: Callable[[AsyncSession], Awaitable[Value]]) -> Value:
 @asynccontextmanager
 async def engine_of_this_loop() -> AsyncIterator[AsyncEngine]:
     """The server's engine, whose connections belong to the event loop that a test has for itself."""
-    engine = create_async_engine(db.url(get_settings()), pool_size=5, max_overflow=0, pool_timeout=5)
+    url, connect_args = db.url(get_settings()), db.request_connect_args()
+    engine = create_async_engine(url, pool_size=5, max_overflow=0, pool_timeout=5, connect_args=connect_args)
     try:
         with patch.object(db, "async_engine", lambda: engine):
             yield engine
@@ -131,6 +132,30 @@ def test_many_at_the_same_time_share_transactions_and_few_connections(user: Prin
         numbers = {row.id: row.number for row in found}
     assert sorted(numbers.values()) == [number for number in range(300) if number != 7]
     assert {task.id: task.arguments["number"] for task in answers if isinstance(task, Task)} == numbers
+
+
+def test_who_waits_for_a_lock_is_refused_and_holds_up_nobody(user: Principal) -> None:
+    other = User(id=uuid4(), username=f"user-{secrets.token_hex(4)}", password_hash="none")
+    with db.session() as session, session.begin():
+        session.add(other)
+
+    async def both() -> list[tuple[Task, bool] | BaseException]:
+        async with engine_of_this_loop() as engine:
+
+            async def one(submitted_by: UUID) -> tuple[Task, bool]:
+                async with AsyncSession(engine, expire_on_commit=False) as session:
+                    return await service.accept(session, KINDS["sleep"], {"duration": 0}, submitted_by=submitted_by)
+
+            return await asyncio.gather(*map(one, (user.id, other.id)), return_exceptions=True)
+
+    with db.session() as session, session.begin():
+        # As long as a user is being deleted, nobody knows whether there will be one to refer to
+        session.execute(select(User.id).where(User.id == user.id).with_for_update())
+        locked, free = asyncio.run(both())
+    assert isinstance(locked, BaseException)
+    assert db.waited_for_a_lock(locked)
+    assert isinstance(free, tuple)
+    assert free[1]
 
 
 def test_a_key_is_not_for_two_different_tasks_but_two_users_may_have_the_same(user: Principal) -> None:
