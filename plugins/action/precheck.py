@@ -115,11 +115,6 @@ class ActionModule(ActionBase):
             result["problems"] = problems
             result["msg"] = f"Nothing was touched on {host}, because:\n" + "\n".join(f"- {problem}" for problem in problems)
         result["warnings"] = [f"{host}: {warning}" for warning in warn_of_room(state)]
-        # What was there before this run: what it replaces, and why, is told by that
-        result["ansible_facts"] = {
-            **state["ansible_facts"],
-            "fba_containers": state["containers"],
-            "fba_containers_before": state["containers"],
-        }
+        result["ansible_facts"] = state["ansible_facts"]
         result["changed"] = False
         return result

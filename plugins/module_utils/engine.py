@@ -9,6 +9,14 @@ import socket
 from typing import Any
 
 SOCKET = "/var/run/docker.sock"
+# Seconds without a word of the engine after which it counts as away; and for a question whose answer decides what happens next, because an
+# engine that is busy says nothing for longer
+PATIENCE = 10.0
+LONG_PATIENCE = 60.0
+
+
+class EngineAway(Exception):
+    """The engine does not answer, or answers with an error of its own."""
 
 
 class EngineConnection(http.client.HTTPConnection):
@@ -17,19 +25,35 @@ class EngineConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect to the engine."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(10)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(SOCKET)
 
 
-def ask_engine(path: str) -> Any:
-    """Return the engine's JSON answer, or None where no engine answers or it knows no such thing."""
-    connection = EngineConnection("localhost")
+def look_up(path: str, patience: float = LONG_PATIENCE) -> Any:
+    """Return the engine's JSON answer, or None where it knows no such thing.
+
+    Raises:
+        EngineAway: it has not answered within so many seconds, or not so.
+    """
+    connection = EngineConnection("localhost", timeout=patience)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         content = answer.read()
-        return json.loads(content) if answer.status == 200 else None
-    except (OSError, ValueError, http.client.HTTPException):
-        return None
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise EngineAway(f"it answers {answer.status}: {content.decode('utf-8', 'replace').strip()}")
+        return json.loads(content)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise EngineAway(str(error) or type(error).__name__) from error
     finally:
         connection.close()
+
+
+def ask_engine(path: str) -> Any:
+    """Return the engine's JSON answer, or None where no engine answers or it knows no such thing."""
+    try:
+        return look_up(path, PATIENCE)
+    except EngineAway:
+        return None

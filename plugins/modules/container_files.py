@@ -124,7 +124,7 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.converters import to_bytes
 
-from ansible_collections.fba.stack.plugins.module_utils.engine import ask_engine
+from ansible_collections.fba.stack.plugins.module_utils.engine import EngineAway, look_up
 
 DIRECTORY_MODE = 0o755
 
@@ -197,7 +197,7 @@ def keep_plan(path, plan):
 
 def stands(about, labels, once):
     """Return whether a container has these labels among its own, and runs, or has ended with success if it runs once."""
-    if about is None or not labels.items() <= about["Config"]["Labels"].items():
+    if about is None or not labels.items() <= (about["Config"]["Labels"] or {}).items():
         return False
     state = about["State"]
     return (state["Status"], state["ExitCode"]) == ("exited", 0) if once else state["Status"] == "running"
@@ -291,7 +291,13 @@ def main():
 
     answer = {"changed": changed or bool(changed_files), "changed_files": changed_files, "diff": diff}
     if container := module.params["container"]:
-        about = ask_engine(f"/containers/{quote(container['name'])}/json")
+        try:
+            about = look_up(f"/containers/{quote(container['name'])}/json")
+        except EngineAway as error:
+            if not check_mode:
+                # Taken for gone, a container that runs once would run again
+                module.fail_json(msg=f"The Docker engine does not say whether there is a container {container['name']}: {error}", **answer)
+            about = None
         answer.update(container=about, stands=stands(about, container["labels"], container["once"]))
     module.exit_json(**answer)
 

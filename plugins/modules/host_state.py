@@ -15,9 +15,9 @@ description:
   - Needs nothing but Python on the host, and changes nothing.
 options:
   stack:
-    description: Name of the stack, whose own published ports are told apart.
+    description: Name of the stack, whose containers to look for and whose own published ports are told apart. Empty looks for none.
     type: str
-    default: fba
+    default: ""
   network:
     description: Docker network whose bridge to look for.
     type: str
@@ -42,7 +42,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ansible_facts:
-  description: C(fba_engine), the same as RV(engine).
+  description:
+    - C(fba_engine), the same as RV(engine).
+    - With O(stack), C(fba_containers), the same as RV(containers), which a run keeps current; and C(fba_containers_before), the same,
+      which stays as it is, for what a run replaces and why.
   type: dict
   returned: always
 engine:
@@ -164,6 +167,8 @@ def listening_ports():
 
 def list_containers(stack):
     """Return the stack's containers, as the engine lists them."""
+    if not stack:
+        return []
     filters = quote(json.dumps({"label": [f"fba.stack={stack}"]}))
     return ask_engine(f"/containers/json?all=1&filters={filters}") or []
 
@@ -207,7 +212,7 @@ def main():
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "stack": {"type": "str", "default": "fba"},
+            "stack": {"type": "str", "default": ""},
             "network": {"type": "str", "default": ""},
             "volumes": {"type": "list", "elements": "str", "default": []},
         },
@@ -225,15 +230,19 @@ def main():
         if os.path.exists(version_file):
             with open(version_file, encoding="ascii") as handle:
                 versions[name] = handle.read().strip()
+    known = known_containers(containers)
+    facts = {"fba_engine": info.get("ServerVersion", "")}
+    if module.params["stack"]:
+        facts.update(fba_containers=known, fba_containers_before=known)
     module.exit_json(
         changed=False,
-        ansible_facts={"fba_engine": info.get("ServerVersion", "")},
+        ansible_facts=facts,
         engine=info.get("ServerVersion", ""),
         bridge=bridge_of(module.params["network"]),
         clock=time.time(),
         listening=sorted(listening_ports() - own_ports(containers)),
         volumes=volumes,
-        containers=known_containers(containers),
+        containers=known,
         image_sizes=sizes_of_images(containers),
         postgres_versions=versions,
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

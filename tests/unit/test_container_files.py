@@ -250,7 +250,7 @@ def test_it_tells_whether_the_container_stands(
     run: Run, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch, about: Any, stands: bool, once: bool, check_mode: bool
 ) -> None:
     """For ever, and, the third value, as one that runs once."""
-    monkeypatch.setattr(container_files, "ask_engine", {"/containers/fba_redis/json": about}.__getitem__)
+    monkeypatch.setattr(container_files, "look_up", {"/containers/fba_redis/json": about}.__getitem__)
     for runs_once, wanted in ((False, stands), (True, once)):
         answer = run({**args, "container": {"name": "fba_redis", "labels": LABELS, "once": runs_once}}, check_mode=check_mode).answer
         assert (answer["stands"], answer["container"]) == (wanted, about)
@@ -259,8 +259,21 @@ def test_it_tells_whether_the_container_stands(
 def test_a_container_that_lacks_a_label_does_not_stand(run: Run, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     about = inspected()
     del about["Config"]["Labels"]["fba.stack"]
-    monkeypatch.setattr(container_files, "ask_engine", lambda _path: about)
+    monkeypatch.setattr(container_files, "look_up", lambda _path: about)
     assert run({**args, "container": {"name": "fba_redis", "labels": LABELS}}).answer["stands"] is False
+
+
+def test_an_engine_that_does_not_answer_is_no_answer(run: Run, args: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(path: str) -> None:
+        raise container_files.EngineAway("timed out")
+
+    monkeypatch.setattr(container_files, "look_up", away)
+    asking = {**args, "container": {"name": "fba_migrate", "labels": LABELS, "once": True}}
+    refused = run(asking).answer
+    assert refused["failed"]
+    assert refused["msg"] == "The Docker engine does not say whether there is a container fba_migrate: timed out"
+    # On a bare host there is none to ask
+    assert run(asking, check_mode=True).answer["stands"] is False
 
 
 def test_no_container_is_asked_for_unless_it_is_named(run: Run, args: dict[str, Any]) -> None:

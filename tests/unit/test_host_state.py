@@ -78,6 +78,11 @@ class Engine(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         answer: Any = None
+        if url.path == "/broken":
+            self.send_response(500)
+            self.end_headers()
+            self.wfile.write(b"dockerd is ill")
+            return
         if url.path == "/info":
             answer = {"ServerVersion": "26.1.5", "DockerRootDir": "/"}
         elif url.path == "/containers/json":
@@ -151,11 +156,17 @@ def test_the_engine_is_asked(engine: dict[str, str]) -> None:
     info = host_state.ask_engine("/info")
     assert info["ServerVersion"] == "26.1.5"
     assert host_state.ask_engine("/volumes/nothing") is None
+    assert engine_utils.look_up("/volumes/nothing") is None
+    assert host_state.ask_engine("/broken") is None
+    with pytest.raises(engine_utils.EngineAway, match="it answers 500: dockerd is ill"):
+        engine_utils.look_up("/broken")
 
 
 def test_no_engine_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     monkeypatch.setattr(engine_utils, "SOCKET", str(tmp_path / "nothing.sock"))
     assert host_state.ask_engine("/info") is None
+    with pytest.raises(engine_utils.EngineAway, match="No such file"):
+        engine_utils.look_up("/info")
     state = run(volumes=["fba_postgres"])
     assert state["ansible_facts"] == {"fba_engine": ""}
     assert (state["engine"], state["bridge"], state["volumes"], state["postgres_versions"], state["changed"]) == ("", "", [], {}, False)
@@ -194,6 +205,8 @@ def test_the_stacks_containers_are_what_replacements_are_told_by(engine: dict[st
     found = run(stack="fba")["containers"]
     assert found["fba_nginx"] == {"service": "nginx", "image": "fba/nginx:1", "spec": "hash-of-nginx", "state": "running"}
     assert found["fba_migrate"]["state"] == "exited"
+    facts = run(stack="fba")["ansible_facts"]
+    assert facts["fba_containers"] == facts["fba_containers_before"] == found
     # The others' were removed meanwhile
     assert run(stack="fba")["image_sizes"] == {"fba/nginx:1": 123}
     assert run(stack="other")["containers"] == {}
