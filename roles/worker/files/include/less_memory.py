@@ -24,6 +24,7 @@ def give_back(**_options: Any) -> None:
 
 @worker_before_create_process.connect
 def before_a_child(**_options: Any) -> None:
-    """Keep the collector from what is there already."""
+    """Keep the collector from what is there already, without what nobody needs any more."""
+    gc.collect()
     give_back()
     gc.freeze()
