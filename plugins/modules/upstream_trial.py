@@ -15,6 +15,7 @@ description:
   - A request that nginx has given to another server after that counts all the same, for the one that failed.
   - A client that went away before the answer counts neither as a request nor as an error.
   - Fails, before its time if need be, as soon as there are O(errors) errors and their share is more than O(error_rate).
+  - Where there were errors by then, with a share of more than O(error_rate), but too few of them to fail, it goes on for O(doubt_seconds).
   - Reads lines of the log format C(upstreams) of the role C(nginx). Others are passed over.
   - Without a request, the trial is passed.
 options:
@@ -34,6 +35,10 @@ options:
     description: How long the trial lasts from O(since).
     type: float
     required: true
+  doubt_seconds:
+    description: How much longer it lasts at most where that was too short to tell.
+    type: float
+    default: 0
   errors:
     description: Errors that there have to be at least for the trial to fail. From 1.
     type: int
@@ -55,6 +60,7 @@ EXAMPLES = r"""
     upstreams: ["172.30.10.12:8001"]
     since: 1790000000.5
     seconds: 20
+    doubt_seconds: 60
     errors: 3
     error_rate: 0.05
 """
@@ -129,6 +135,11 @@ class Trial:
     def passed(self):
         """Whether it is not failed so far."""
         return self.error_count < self.errors or self.rate <= self.error_rate
+
+    @property
+    def doubtful(self):
+        """Whether it is passed only because there were few errors so far."""
+        return self.passed and self.rate > self.error_rate
 
     def count(self, line):
         """Count a line of nginx's access log, if it is one about these servers."""
@@ -242,30 +253,30 @@ def is_running(container):
     return subprocess.run(inspect, capture_output=True, check=False).stdout.strip() == b"true"
 
 
-def count(trial, lines):
-    """Count lines until there are no more, or the trial is failed."""
+def count(trial, lines, going_on):
+    """Count lines until there are no more, or as long as the trial is going on."""
     # Closed at once: a generator that is left half-way keeps its child
     with contextlib.closing(lines):
         for line in lines:
             trial.count(line)
-            if not trial.passed:
+            if not going_on():
                 return
 
 
-def watch(trial, log, deadline):
-    """Count what the log has until the deadline, in seconds since 1970, or until the trial is failed. Raises LogError."""
-    while trial.passed and time.time() < deadline:
-        count(trial, log.read("--follow", deadline=deadline))
-        if trial.passed and time.time() < deadline:
+def watch(trial, log, deadline, going_on):
+    """Count what the log has until the deadline, in seconds since 1970, or as long as the trial is going on. Raises LogError."""
+    while going_on() and time.time() < deadline:
+        count(trial, log.read("--follow", deadline=deadline), going_on)
+        if going_on() and time.time() < deadline:
             # The log was rotated in an unlucky moment, or the container has ended
             if not is_running(log.container):
                 raise LogError("the container has ended")
             time.sleep(PAUSE)
-    if trial.passed:
+    if going_on():
         # What was there by then and is not read yet, however late this began
         limit = time.time() + READING
-        count(trial, log.read(f"--until={deadline:.9f}", deadline=limit))
-        if trial.passed and time.time() >= limit:
+        count(trial, log.read(f"--until={deadline:.9f}", deadline=limit), going_on)
+        if going_on() and time.time() >= limit:
             raise LogError(f"docker has not read it within {READING} s")
 
 
@@ -282,6 +293,7 @@ def main():
             "upstreams": {"type": "list", "elements": "str", "required": True},
             "since": {"type": "float"},
             "seconds": {"type": "float", "required": True},
+            "doubt_seconds": {"type": "float", "default": 0},
             "errors": {"type": "int", "required": True},
             "error_rate": {"type": "float", "required": True},
         },
@@ -298,7 +310,10 @@ def main():
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, end)
         try:
-            watch(trial, Log(given["container"], since), since + given["seconds"])
+            log, deadline = Log(given["container"], since), since + given["seconds"]
+            watch(trial, log, deadline, lambda: trial.passed)
+            if given["doubt_seconds"]:
+                watch(trial, log, deadline + given["doubt_seconds"], lambda: trial.doubtful)
         except (LogError, OSError) as error:
             module.fail_json(msg=f"The log of {given['container']} cannot be followed: {error}", **{**trial.result(), "passed": False})
     if not trial.passed:

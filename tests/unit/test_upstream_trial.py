@@ -213,6 +213,31 @@ def test_a_trial_lasts_its_time_and_sees_what_comes(run: Run, docker: Docker) ->
     assert 2 <= time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize(
+    ("later", "found"),
+    [
+        (["500", "500"], (4, 3, False)),
+        # As soon as there are enough good ones, it is over
+        (["200"] * 30, (20, 1, True)),
+        ([], (2, 1, True)),
+    ],
+    ids=["it fails", "it was one of many", "nothing more comes"],
+)
+def test_a_trial_in_doubt_goes_on(run: Run, docker: Docker, later: list[str], found: tuple[int, int, bool]) -> None:
+    lines = "".join(f"echo '2026-11-21T14:43:{number:02}.000000000Z {access(status=status)}'; " for number, status in enumerate(later))
+    docker.log(access(status="500"), access(), then=f"[ -z $follow ] || {{ sleep 1; {lines} exec sleep 100; }}")
+    began = time.monotonic()
+    assert counted(run(seconds=0.5, doubt_seconds=2).answer) == found
+    assert (time.monotonic() - began >= 2.5) == (not later)
+
+
+def test_a_trial_without_a_doubt_is_not_longer(run: Run, docker: Docker) -> None:
+    docker.log(*[access()] * 20, access(status="500"), then="[ -z $follow ] || exec sleep 100")
+    began = time.monotonic()
+    assert counted(run(seconds=1, doubt_seconds=60).answer) == (21, 1, True)
+    assert time.monotonic() - began < 20
+
+
 def test_a_line_that_comes_in_pieces_is_one(run: Run, docker: Docker) -> None:
     line = f"2026-11-21T14:42:59.000000000Z {access(status='500')}"
     docker.log(then=f"[ -z $follow ] || {{ printf %s '{line[:90]}'; sleep 0.3; printf '%s\\n' '{line[90:]}'; exec sleep 100; }}")
