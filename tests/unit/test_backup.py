@@ -412,9 +412,11 @@ class FakeRestic:
 
     def __init__(self, fails: str = "") -> None:
         self.fails, self.saved = fails, []  # type: ignore[var-annotated]
+        self.place, self.known = "/backups", False
 
-    def prepare(self) -> None:
+    def prepare(self, known: bool) -> None:
         """Fail where that is wanted."""
+        self.known = known
         if self.fails == "prepare":
             raise program.BackupError("no such place")
 
@@ -427,6 +429,17 @@ class FakeRestic:
 
     def clear(self) -> None:
         """Do nothing."""
+
+    def chosen(self, _at: float | None) -> dict[str, str]:
+        """There is a snapshot of each volume."""
+        return {"one": "1" * 8, "two": "2" * 8}
+
+    def bring(self, snapshot: str, folder: Path) -> None:
+        """Write a file below the folder, and fail after it where that is wanted."""
+        (folder / snapshot[0]).mkdir(parents=True, mode=0o750)
+        (folder / snapshot[0] / "file").write_text(f"of {snapshot}")
+        if self.fails == snapshot:
+            raise program.BackupError("the place is away")
 
 
 def plan(folder: Path, restic: FakeRestic, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -465,6 +478,135 @@ def test_a_place_that_cannot_be_reached_is_said_of_each_part(tmp_path: Path, mon
     assert not plan(tmp_path, FakeRestic("prepare"), monkeypatch).back_up(False)
     state = json.loads((tmp_path / "backup.json").read_text())
     assert {name: part["reason"] for name, part in state.items()} == {"one": "no such place", "two": "no such place"}
+
+
+def test_a_place_that_had_backups_is_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restic = FakeRestic()
+    assert plan(tmp_path, restic, monkeypatch).back_up(False)
+    assert not restic.known
+    assert plan(tmp_path, restic, monkeypatch).back_up(False)
+    assert restic.known
+    # Another place is another matter
+    restic.place = "/elsewhere"
+    assert plan(tmp_path, restic, monkeypatch).back_up(False)
+    assert not restic.known
+
+
+def asked(answers: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have restic fail with these words at these commands, and note the commands."""
+    commands: list[str] = []
+
+    def run(command: list[str], **_options: Any) -> str:
+        commands.append(command[1])
+        if command[1] in answers:
+            raise program.BackupError(answers[command[1]])
+        return "[]"
+
+    monkeypatch.setattr(program, "run", run)
+    return commands
+
+
+def test_a_repository_is_made_only_where_there_was_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    restic = program.Restic({"environment": {"RESTIC_REPOSITORY": "/backups"}, "options": [], "host": "host"}, {})
+    commands = asked({"cat": "unable to open config file"}, monkeypatch)
+    restic.prepare(known=False)
+    assert commands == ["cat", "init", "unlock"]
+    with pytest.raises(program.BackupError, match="is it mounted"):
+        restic.prepare(known=True)
+    assert commands == ["cat", "init", "unlock", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "absent"),
+    [
+        ("stat /backups/config: no such file or directory", True),
+        ("Lstat: file does not exist", True),
+        ("Stat: The specified key does not exist.", True),
+        ("Stat: Access Denied.", False),
+        ("stat /backups/config: permission denied", False),
+    ],
+)
+def test_a_place_that_cannot_be_read_is_not_an_empty_one(reason: str, absent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    restic = program.Restic({"environment": {"RESTIC_REPOSITORY": "/backups"}, "options": [], "host": "host"}, {})
+    asked(
+        {"snapshots": f"Fatal: unable to open config file: {reason}\nIs there a repository at the following location?\n/backups"},
+        monkeypatch,
+    )
+    if absent:
+        assert restic.chosen(None) == {}
+    else:
+        with pytest.raises(program.BackupError):
+            restic.chosen(None)
+
+
+def test_a_damaged_record_keeps_no_backup_from_being_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("", "[]", '{"one"'):
+        (tmp_path / "backup.json").write_text(text)
+        assert plan(tmp_path, FakeRestic(), monkeypatch).back_up(False)
+        assert json.loads((tmp_path / "backup.json").read_text()).keys() == {"one", "two"}
+
+
+def test_a_backup_with_damaged_pages_is_a_failure_and_removes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    postgres = program.PgBackRest({"container": "fba_postgres", "stanza": "fba", "full_days": 7}, {"number": 2, "days": 14})
+    asked_for: list[tuple[str, ...]] = []
+
+    def ask(*arguments: str) -> str:
+        asked_for.append(arguments)
+        return json.dumps([{"backup": [FIRST, SECOND | {"error": True}]}])
+
+    monkeypatch.setattr(postgres, "ask", ask)
+    with pytest.raises(program.BackupError, match="B: PostgreSQL has damaged pages"):
+        postgres.back_up(full=False)
+    assert not any("expire" in arguments for arguments in asked_for)
+    # Nor does it count as one of those that are kept
+    fulls = [backup("A", NOW - 20 * DAY), *(backup(str(day), NOW - day * DAY) | {"error": True} for day in (9, 2))]
+    assert program.number_to_keep(fulls, NOW, 1, 14) == 1
+
+
+def test_what_was_saved_for_a_while_does_not_stay_where_it_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan(tmp_path, FakeRestic("redis"), monkeypatch)
+    made.stage.mkdir()
+    monkeypatch.setattr(program, "run", lambda *_arguments, **_options: "")
+    with pytest.raises(program.BackupError):
+        made.stream("redis", "fba_redis")
+    assert list(made.stage.iterdir()) == []
+
+
+def test_a_volume_is_replaced_only_by_what_has_been_brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restic = FakeRestic("2" * 8)
+    made = plan(tmp_path, restic, monkeypatch)
+    folders = {name: tmp_path / name.strip("_") / name[0] for name in ("1", "2", "1_before", "2_before")}
+    for folder in folders.values():
+        folder.mkdir(parents=True, mode=0o700)
+    volumes = {"one": folders["1"], "two": folders["2"], "one_before": folders["1_before"], "two_before": folders["2_before"]}
+    monkeypatch.setattr(program, "mountpoint", volumes.__getitem__)
+    for name in ("1", "2"):
+        (folders[name] / "old").write_text("of today")
+    with pytest.raises(program.BackupError, match="the place is away"):
+        made.bring_volumes(None, "before")
+    assert [path.name for path in folders["1"].iterdir()] == ["file"]
+    assert [path.name for path in folders["1_before"].iterdir()] == ["old"]
+    assert folders["1"].stat().st_mode & 0o777 == 0o750
+    assert not (folders["1"].parent / "restored").exists()
+    # The second could not be brought, and is as it was
+    assert [path.name for path in folders["2"].iterdir()] == ["old"]
+    restic.fails = ""
+    made.bring_volumes(None, "before")
+    assert [path.name for path in folders["2"].iterdir()] == ["file"]
+
+
+def test_a_copy_that_fails_leaves_the_disk_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan(tmp_path, FakeRestic(), monkeypatch)
+    made.restic.settings = {"fetch": ["sftp"]}  # type: ignore[attr-defined]
+
+    def run(command: list[str], **_options: Any) -> str:
+        (Path(command[-1]) / "part").write_text("x")
+        raise program.BackupError("no space left on device")
+
+    monkeypatch.setattr(program, "run", run)
+    with pytest.raises(program.BackupError):
+        made.fetch(tmp_path / "copy", 999)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_only_one_backup_runs_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

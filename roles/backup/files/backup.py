@@ -21,6 +21,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -32,8 +33,9 @@ from typing import Any
 DAY = 86400
 # Of what a program says on standard error, how much is kept as the reason
 TAIL = 2000
-# What restic says where the place can be reached and nothing was ever backed up to it
+# What restic says where the place can be reached and nothing was ever backed up to it. It asks the question whatever the reason is
 NO_REPOSITORY = "Is there a repository at the following location?"
+ABSENT = ("no such file or directory", "does not exist")
 
 
 class BackupError(Exception):
@@ -75,7 +77,7 @@ def number_to_keep(backups: list[dict[str, Any]], now: float, number: int, days:
 
     For that, the last one from before those days has to stay too.
     """
-    full = [backup["timestamp"]["stop"] for backup in backups if backup["type"] == "full"]
+    full = [backup["timestamp"]["stop"] for backup in backups if backup["type"] == "full" and not backup.get("error")]
     young = sum(1 for stop in full if stop > now - days * DAY)
     return max(number, young + 1, 1)
 
@@ -102,9 +104,15 @@ class PgBackRest:
         kind = "full" if full or is_due(self.backups(), time.time(), self.settings["full_days"]) else "incr"
         self.ask(f"--type={kind}", "--no-expire-auto", "backup")
         backups = self.backups()
+        last = backups[-1]
+        if last.get("error"):
+            # pgBackRest keeps it, and says so no louder than that. Earlier ones may be the last that are whole
+            raise BackupError(
+                f"{last['label']}: PostgreSQL has damaged pages, and so has this backup; none was removed. "
+                f"`pgbackrest --stanza={self.settings['stanza']} --set={last['label']} info` in {self.settings['container']} names them"
+            )
         number = number_to_keep(backups, time.time(), self.keep["number"], self.keep["days"])
         self.ask(f"--repo1-retention-full={number}", "expire")
-        last = backups[-1]
         repository = last["info"]["repository"]
         return f"{kind} {last['label']}", repository.get("delta") or repository.get("size") or 0
 
@@ -149,11 +157,19 @@ class Restic:
         """Run restic and return what it prints."""
         return run(["restic", *self.settings["options"], *arguments], environment=self.settings["environment"], **options)
 
-    def prepare(self) -> None:
-        """Make the repository where there is none, and remove the locks of runs that were killed."""
+    @property
+    def place(self) -> str:
+        """Where the repository is."""
+        return str(self.settings["environment"]["RESTIC_REPOSITORY"])
+
+    def prepare(self, known: bool) -> None:
+        """Make the repository where there is none, and remove the locks of runs that were killed. One that is `known` was there before."""
         try:
             self.ask("cat", "config", "--no-lock")
         except BackupError as first:
+            if known:
+                # A folder whose file system is not mounted is an empty one, on the host's own disk
+                raise BackupError(f"{first}\nBackups were made to this place before, so it is not begun anew: is it mounted?") from first
             try:
                 self.ask("init")
             except BackupError as second:
@@ -177,7 +193,7 @@ class Restic:
         try:
             answer = self.ask("snapshots", "--json", "--no-lock", "--host", self.settings["host"])
         except BackupError as error:
-            if NO_REPOSITORY not in str(error):
+            if NO_REPOSITORY not in str(error) or not any(word in str(error) for word in ABSENT):
                 raise
             answer = "[]"
         return chosen(json.loads(answer), at)
@@ -227,11 +243,13 @@ class Plan:
         """Save what a container's own backup command gives, as the file of that name."""
         folder = self.stage / name
         folder.mkdir(mode=0o700)
-        with (folder / "content").open("wb") as handle:
-            run(["docker", "exec", container, "sh", "/opt/fba/backup"], stdout=handle)
-        saved = self.restic.save(name, folder)
-        shutil.rmtree(folder)
-        return saved
+        try:
+            with (folder / "content").open("wb") as handle:
+                run(["docker", "exec", container, "sh", "/opt/fba/backup"], stdout=handle)
+            return self.restic.save(name, folder)
+        finally:
+            # It may be as large as the database
+            shutil.rmtree(folder)
 
     def parts(self, full: bool) -> Iterator[tuple[str, Callable[[], tuple[str, int]]]]:
         """Return each part of a backup: its name, and what makes it."""
@@ -245,13 +263,13 @@ class Plan:
 
     def back_up(self, full: bool) -> bool:
         """Make a backup of everything. One part that fails keeps no other from being made. Return whether all went well."""
-        known = json.loads(self.state.read_text(encoding="utf-8")) if self.state.exists() else {}
+        known = self.known()
         shutil.rmtree(self.stage, ignore_errors=True)
         self.stage.mkdir(mode=0o700, parents=True)
         ready = ""
         if self.streams or self.volumes:
             try:
-                self.restic.prepare()
+                self.restic.prepare(any(part.get("place") == self.restic.place for part in known.values()))
             except BackupError as error:
                 ready = str(error)
         report: dict[str, Any] = {}
@@ -262,7 +280,8 @@ class Plan:
                 if ready and name != "postgres":
                     raise BackupError(ready)
                 what, size = make()
-                report[name] = {"what": what, "bytes": size, "reason": "", "succeeded": began}
+                place = {} if name == "postgres" else {"place": self.restic.place}
+                report[name] = {"what": what, "bytes": size, "reason": "", "succeeded": began, **place}
                 say(f"{name}: {what}, {size / 1e6:.1f} MB in {time.time() - began:.1f} s")
             except (BackupError, OSError, ValueError, LookupError) as error:
                 report[name] = {**before, "reason": str(error), "succeeded": before.get("succeeded", 0)}
@@ -279,10 +298,24 @@ class Plan:
         self.write(report)
         return not any(part["reason"] for part in report.values())
 
+    def known(self) -> dict[str, Any]:
+        """Return what is known of the parts from the runs before; nothing where the file was damaged, because a backup is worth more."""
+        try:
+            found = json.loads(self.state.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            say(f"{self.state} cannot be read, and is made anew: {error}")
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def write(self, report: dict[str, Any]) -> None:
-        """Keep what is known of the parts; a reader sees the old text or the new one."""
+        """Keep what is known of the parts; a reader sees the old text or the new one, also after a loss of power."""
         part = self.state.with_name(f"{self.state.name}.part")
-        part.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        with part.open("w", encoding="utf-8") as handle:
+            handle.write(json.dumps(report, indent=2) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
         part.chmod(0o644)
         part.replace(self.state)
 
@@ -292,8 +325,13 @@ class Plan:
         """Copy PostgreSQL's backups to a folder, which is made anew."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
-        # Its parent is not for the user; the folder itself is mounted
-        run([*self.restic.settings["fetch"], str(folder)])
+        try:
+            # Its parent is not for the user; the folder itself is mounted
+            run([*self.restic.settings["fetch"], str(folder)])
+        except BaseException:
+            # On the disk that PostgreSQL writes to, if that is what has filled it
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         copy = folder / "postgres"
         for path in (copy, *copy.rglob("*")):
             os.chown(path, user, user)
@@ -332,8 +370,13 @@ class Plan:
         for volume in self.volumes:
             if volume in found:
                 here = mountpoint(volume)
+                # Beside it first: what is there is touched by nothing that may fail half-way
+                beside = here.parent / "restored"
+                shutil.rmtree(beside, ignore_errors=True)
+                self.restic.bring(found[volume], beside)
                 put_aside(here, f"{volume}_{aside}")
-                self.restic.bring(found[volume], here.parent)
+                take(beside / here.name, here)
+                shutil.rmtree(beside)
                 say(f"{volume}: snapshot {found[volume][:8]} was restored")
 
     def bring_redis(self, at: float | None, aside: str) -> None:
@@ -343,9 +386,9 @@ class Plan:
             return
         volume, user = self.redis["volume"], int(self.redis["user"])
         here = mountpoint(volume)
-        put_aside(here, f"{volume}_{aside}")
         shutil.rmtree(self.stage, ignore_errors=True)
         self.restic.bring(found["redis"], self.stage)
+        put_aside(here, f"{volume}_{aside}")
         log = here / "appendonlydir"
         log.mkdir(mode=0o700)
         base = log / "appendonly.aof.1.base.rdb"
@@ -394,6 +437,15 @@ def put_aside(folder: Path, volume: str) -> None:
         for entry in entries:
             entry.rename(there / entry.name)
         say(f"What was there is in the volume {volume}")
+
+
+def take(source: Path, folder: Path) -> None:
+    """Move what is in one folder to another, which is empty, on the same file system; it gets the owner and mode of the first."""
+    for entry in list(source.iterdir()):
+        entry.rename(folder / entry.name)
+    status = source.stat()
+    os.chown(folder, status.st_uid, status.st_gid)
+    folder.chmod(stat.S_IMODE(status.st_mode))
 
 
 def main() -> int:
