@@ -246,24 +246,25 @@ def test_a_timeline_that_there_is_not_is_refused_before_anything_stops(site, res
 def test_a_restore_that_fails_puts_back_what_was_there(site, restored, wait_until):
     """To a moment after the last thing that was written, which PostgreSQL refuses when it has done again all that the log has."""
     assert put_aside(site) == set()
+    untouched = ("fba_redis", "fba_rabbitmq")
+    started = {name: site.started_at(name) for name in untouched}
     site.sql("INSERT INTO written DEFAULT VALUES")
     written = site.sql("SELECT count(*) FROM written")
     # Nobody else writes any more
     site.host.check_output("docker stop fba_server_1 fba_celery_worker fba_celery_beat")
     moment = site.sql("SELECT clock_timestamp() + interval '1 s'")
     wait_until(lambda: site.sql(f"SELECT clock_timestamp() > '{moment}'") == "t", timeout=10, what="the moment is over")
-    run = site.play(
-        "restore.yml", "-e", json.dumps({"restore_time": f"{moment}:00", "restore_database": "fba", "restore_only": "postgres"})
-    )
+    run = site.play("restore.yml", "-e", json.dumps({"restore_time": f"{moment}:00", "restore_database": "fba"}))
     assert run.returncode != 0
     said = " ".join(run.stdout.split())
     assert "PostgreSQL was not restored, and has the data from before" in said
     assert "recovery ended before configured recovery target was reached" in said
     assert "restore_time is later than the last thing that the log has: without restore_time, all of it is restored" in said
-    # The stack goes on with it, and nothing is left of the try
+    # The stack goes on with it, and nothing is left of the try; nor has anything else gone back
     assert site.sql("SELECT count(*) FROM written") == written
     assert site.healthy() == site.services
-    assert put_aside(site) == set()
+    assert site.host.check_output("docker volume ls --quiet --filter name=_before_") == ""
+    assert {name: site.started_at(name) for name in untouched} == started
 
 
 def test_what_is_there_is_put_aside_by_a_restore_over_it(site, restored, wait_until):
