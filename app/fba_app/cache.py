@@ -70,6 +70,8 @@ def _sync_client(process: int) -> Redis:
     # A pool in which a thousand greenlets wait for one another.
     pool = BlockingConnectionPool(  # type: ignore[no-untyped-call]
         max_connections=8,
+        # Seconds, as for an answer
+        timeout=2,
         connection_class=SSLConnection if get_settings().tls_ca_file else Connection,
         retry=Retry(BACKOFF, ATTEMPTS),
         **_options(),

@@ -109,6 +109,23 @@ class ResultBackend(RedisBackend):  # type: ignore[misc]
         it, and costs a round trip. Whoever does wait for a result subscribes at that point.
         """
 
+    def mark_as_retry(
+        self,
+        task_id: str,
+        exc: Any,  # noqa: ANN401
+        traceback: Any = None,  # noqa: ANN401
+        request: Any = None,  # noqa: ANN401
+        **options: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Keep that a task comes again, unless nobody wants its result.
+
+        Celery does not ask that, and says so of all that run when it loses the broker: one after the other, and with
+        Redis away it would wait there for ever.
+        """
+        if getattr(request, "ignore_result", False):
+            return None
+        return super().mark_as_retry(task_id, exc, traceback, request=request, **options)
+
     def _store_result(
         self,
         task_id: str,

@@ -3,6 +3,8 @@
 py-amqp waits for the broker's word after each message, which is a round trip and the broker's write to disk for each.
 """
 
+import time
+
 from kombu import Connection
 
 
@@ -29,14 +31,19 @@ class Confirms:
         self._open.add(self._published)
         return self._published
 
-    def wait(self, patience: float) -> set[int]:
+    def wait(self, patience: float, most: float) -> set[int]:
         """Wait until the broker has spoken of every message; return the numbers of those that it refused.
 
         Raises:
-            TimeoutError: it has said nothing for so many seconds. What it has of the messages is not known.
+            TimeoutError: it has said nothing for `patience` seconds, or not all within `most`. What it has of the
+                messages is not known.
         """
+        deadline = time.monotonic() + most
         while self._open:
-            self._connection.drain_events(timeout=patience)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"of {len(self._open)} messages the broker has said nothing within {most} s")
+            self._connection.drain_events(timeout=min(patience, left))
         refused, self._refused = self._refused, set()
         return refused
 

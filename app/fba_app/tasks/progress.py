@@ -11,8 +11,8 @@ from redis.exceptions import RedisError
 
 from fba_app import cache
 
-LIFETIME = 86400
-"""Seconds that the last word of a task is kept."""
+LIFETIME = 900
+"""Seconds that the last word of a task is kept. In a day, a thousand tasks a second would fill Redis."""
 
 PAUSE = 5.0
 """Seconds without a try after Redis did not answer: a task has better things to do than wait for it."""
@@ -35,7 +35,8 @@ def _key(task_id: UUID) -> str:
 def write(task_id: UUID, percent: float, message: str) -> None:
     """Set a task's progress. Says so in the log, and no more, if Redis is away."""
     global _paused_until
-    if time.monotonic() < _paused_until:
+    # That a task is done, its state says in a moment.
+    if percent >= 100 or time.monotonic() < _paused_until:
         return
     try:
         cache.sync_client().set(_key(task_id), json.dumps([round(percent, 1), message]), ex=LIFETIME)

@@ -16,7 +16,7 @@ from uuid import UUID
 from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection
 from kombu.exceptions import KombuError
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -37,6 +37,12 @@ PATIENCE = 4.0
 
 SILENCE = 10.0
 """Seconds without an answer of the broker after which it counts as away."""
+
+HUNG = 2.0
+"""Seconds without an answer of PostgreSQL after which those who run have not been able to renew their claims either."""
+
+IDLE_IN_TRANSACTION = 30
+"""Seconds after which PostgreSQL gives up on a server that holds tasks and says nothing: one that was frozen, say."""
 
 UNHEARD = 60
 """Seconds that a published task may wait at an empty queue. Then its message is lost, as with the broker's disk."""
@@ -61,8 +67,10 @@ def celery_name(kind: str) -> str:
 
 def requeue_lost(session: Session) -> int:
     """Queue the tasks again whose worker has not been heard of for a lease; return how many."""
-    lost = update(Task).where(Task.state == State.RUNNING, Task.lease_until < func.now())
-    requeued = lost.values(state=State.QUEUED, claim=None, lease_until=None, published_at=None, due_at=func.now())
+    # One that is just being changed has somebody, and a frozen worker must not hold up all others.
+    lost = select(Task.id).where(Task.state == State.RUNNING, Task.lease_until < func.now())
+    requeue = update(Task).where(Task.id.in_(lost.with_for_update(skip_locked=True)))
+    requeued = requeue.values(state=State.QUEUED, claim=None, lease_until=None, published_at=None, due_at=func.now())
     return len(session.execute(requeued.returning(Task.id)).all())
 
 
@@ -70,7 +78,8 @@ def requeue_unheard(session: Session, queue: str) -> int:
     """Make the tasks due again whose message must be lost: an empty queue has had it for too long. Return how many."""
     old = func.now() - timedelta(seconds=UNHEARD)
     waiting = Task.state.in_([State.QUEUED, State.RETRYING])
-    unheard = update(Task).where(waiting, Task.queue == queue, Task.published_at < old).values(published_at=None)
+    lost = select(Task.id).where(waiting, Task.queue == queue, Task.published_at < old)
+    unheard = update(Task).where(Task.id.in_(lost.with_for_update(skip_locked=True))).values(published_at=None)
     return len(session.execute(unheard.returning(Task.id)).all())
 
 
@@ -144,6 +153,10 @@ class Relay:
         self.queues = tuple(filter(None, map(self._queue, (IO_QUEUE, CPU_QUEUE, DEAD_LETTER_QUEUE))))
         self._heard = time.monotonic()
         with db.session() as session, session.begin():
+            asked = time.monotonic()
+            session.execute(select(1))
+            if time.monotonic() - asked > HUNG:
+                self._blind = time.monotonic()
             # After an outage, those who run have the time of a lease to say so before they count as lost.
             if time.monotonic() - self._blind > LEASE and (lost := requeue_lost(session)):
                 logger.warning("%s tasks have lost their worker and are queued again", lost)
@@ -179,9 +192,13 @@ class Relay:
         return self._confirms
 
     def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.release()
-            self._connection = self._confirms = None
+        connection, self._connection, self._confirms = self._connection, None, None
+        if connection is not None:
+            try:
+                connection.release()
+            except Exception:
+                # What is left of it ends with the broker's patience, and this thread must not.
+                logger.exception("a connection to the broker was not closed")
 
     def _queue(self, name: str) -> Queue | None:
         connection = self._connected()
@@ -198,6 +215,7 @@ class Relay:
         """Publish some of what is due, and mark it; return how many."""
         due = select(Task.id, Task.kind, Task.queue).where(DUE)
         with db.session() as session, session.begin():
+            session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION}s'"))
             # Another server's relay takes others.
             rows = session.execute(due.order_by(Task.due_at).limit(BATCH).with_for_update(skip_locked=True)).all()
             if not rows:
@@ -219,7 +237,7 @@ class Relay:
             celery_app.send_task(
                 celery_name(kind), task_id=str(task_id), queue=queue, producer=producer, ignore_result=True, retry=False
             )
-        refused = confirms.wait(PATIENCE)
+        refused = confirms.wait(PATIENCE, SILENCE)
         self._heard = time.monotonic()
         return [task_id for number, task_id in numbers.items() if number not in refused]
 

@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 from celery.exceptions import Reject, SoftTimeLimitExceeded
 from greenlet import GreenletExit
 from pydantic import BaseModel
-from sqlalchemy import func, select, text, update
+from sqlalchemy import and_, func, or_, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -49,23 +49,28 @@ def _lease_end() -> Any:  # noqa: ANN401
     return func.now() + text(f"interval '{LEASE} seconds'")
 
 
+class NotKeptError(Exception):
+    """PostgreSQL was away for too long to be told how an attempt has ended. The task is run again."""
+
+
 class Keeper:
     """Renews the claims of this process, and tells its tasks when they shall end."""
 
     def __init__(self) -> None:
-        self._running: dict[UUID, tuple[UUID, TaskContext]] = {}
+        # By their claims: where a lease has run out, two attempts of one task may be here for a while.
+        self._running: dict[UUID, TaskContext] = {}
         self._lock = threading.Lock()
         threading.Thread(target=self._run, name="keeper", daemon=True).start()
 
     def add(self, claim: UUID, context: TaskContext) -> None:
         """Begin to look after a task."""
         with self._lock:
-            self._running[context.id] = claim, context
+            self._running[claim] = context
 
-    def remove(self, context: TaskContext) -> None:
+    def remove(self, claim: UUID) -> None:
         """Look after a task no longer."""
         with self._lock:
-            self._running.pop(context.id, None)
+            self._running.pop(claim, None)
 
     def _run(self) -> None:
         while True:
@@ -79,19 +84,20 @@ class Keeper:
                 # The claims last a while; a keeper that ended would lose every task of this process.
                 logger.warning("the claims of %s tasks are not renewed: %s", len(running), error)
 
-    def _look(self, running: dict[UUID, tuple[UUID, TaskContext]]) -> None:
-        mine = Task.id.in_(list(running))
+    def _look(self, running: dict[UUID, TaskContext]) -> None:
+        mine = Task.id.in_({context.id for context in running.values()})
         with db.session() as session, session.begin():
             rows = session.execute(select(Task.id, Task.claim, Task.cancel_requested).where(mine)).all()
-            renewed = update(Task).where(mine, Task.claim.in_([claim for claim, _ in running.values()]))
+            renewed = update(Task).where(mine, Task.claim.in_(list(running)))
             # Not at every look: it writes a row for each task.
             late = Task.lease_until < func.now() + text(f"interval '{LEASE * 2 // 3} seconds'")
             session.execute(renewed.where(late).values(lease_until=_lease_end()))
         seen = {row.id: row for row in rows}
-        for task_id, (claim, context) in running.items():
-            if task_id not in seen or seen[task_id].claim != claim:
+        for claim, context in running.items():
+            row = seen.get(context.id)
+            if row is None or row.claim != claim:
                 context.stop(ClaimLostError)
-            elif seen[task_id].cancel_requested:
+            elif row.cancel_requested:
                 context.stop(CancelledError)
 
 
@@ -128,19 +134,29 @@ def _once_postgresql_answers(change: Callable[[Session], Value]) -> Value:
 
 def claim(task_id: UUID) -> Task | None:
     """Take a task for this attempt; return None if it is not to be had: done, cancelled, or in other hands."""
+    mine = uuid4()
+    # What is queued was due when it was published, whatever the clock says now.
+    due = or_(Task.state == State.QUEUED, and_(Task.state == State.RETRYING, Task.due_at <= func.now()))
     taken = (
         update(Task)
-        .where(Task.id == task_id, Task.state.in_([State.QUEUED, State.RETRYING]), Task.due_at <= func.now())
+        .where(Task.id == task_id, due)
         .values(
             state=State.RUNNING,
-            claim=uuid4(),
+            claim=mine,
             lease_until=_lease_end(),
             attempt=Task.attempt + 1,
             started_at=func.coalesce(Task.started_at, func.now()),
             published_at=func.coalesce(Task.published_at, func.now()),
         )
     )
-    return _once_postgresql_answers(lambda session: session.scalars(taken.returning(Task)).one_or_none())
+
+    def take(session: Session) -> Task | None:
+        if task := session.scalars(taken.returning(Task)).one_or_none():
+            return task
+        # Taken already, by a try whose commit nobody has answered.
+        return session.scalars(select(Task).where(Task.id == task_id, Task.claim == mine)).one_or_none()
+
+    return _once_postgresql_answers(take)
 
 
 def _results_of_parts(task: Task) -> list[dict[str, Any]] | None:
@@ -163,6 +179,7 @@ def _end(task: Task, values: dict[str, Any], effects: tuple[Callable[[Session], 
 
     Raises:
         ClaimLostError: this attempt holds it no longer; nothing was changed.
+        NotKeptError: PostgreSQL was away for `PATIENCE`.
     """
     held = update(Task).where(Task.id == task.id, Task.claim == task.claim, Task.state == State.RUNNING)
     released = held.values(claim=None, lease_until=None, **values).returning(Task.cancel_requested)
@@ -183,7 +200,10 @@ def _end(task: Task, values: dict[str, Any], effects: tuple[Callable[[Session], 
         elif task.parent_id and values["state"] == State.FAILED:
             _part_failed(session, task, values["error"])
 
-    _once_postgresql_answers(change)
+    try:
+        _once_postgresql_answers(change)
+    except db.AWAY as error:
+        raise NotKeptError(f"task {task.id}") from error
 
 
 def _part_done(session: Session, parent_id: UUID) -> None:
@@ -301,7 +321,7 @@ def _attempt(task: Task, kind: Kind) -> None:
         _end(task, {"state": State.CANCELLED, "finished_at": func.now()})
     except (TimeLimitError, SoftTimeLimitExceeded):
         _fail(task, f"It took longer than {_time_limit(kind)} seconds.")
-    except ClaimLostError:
+    except (ClaimLostError, NotKeptError):
         raise
     except kind.retry_on as error:
         if task.attempt < kind.max_attempts:
@@ -313,7 +333,7 @@ def _attempt(task: Task, kind: Kind) -> None:
         logger.exception("%s %s failed", kind.name, task.id)
         _fail(task, _message(error))
     finally:
-        keeper().remove(context)
+        keeper().remove(task.claim)
 
 
 def run(task_id: UUID) -> None:
@@ -347,7 +367,7 @@ def _register(kind: Kind) -> None:
             return
         try:
             run(task_id)
-        except db.AWAY as error:
+        except (*db.AWAY, NotKeptError) as error:
             # Acknowledged, the message would be gone, and the task perhaps not even begun.
             raise Reject(error, requeue=True) from error
 

@@ -11,7 +11,7 @@ import pytest
 from celery.exceptions import Reject
 from greenlet import GreenletExit
 from pydantic import BaseModel
-from sqlalchemy import func, select, text, update
+from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -407,6 +407,68 @@ def test_a_message_goes_back_to_the_broker_when_postgresql_stays_away(monkeypatc
     finally:
         message.pop_request()
     assert rejected.value.requeue
+
+
+def test_what_postgresql_cannot_be_told_is_run_again_and_has_not_failed(
+    define: Define, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = add()
+    with monkeypatch.context() as away:
+
+        def run(_: TaskContext, arguments: Number) -> Number:
+            away.setattr(db, "session", Away(inf))
+            return arguments
+
+        define(run)
+        away.setattr(runner, "PATIENCE", 0.0)
+        with pytest.raises(runner.NotKeptError):
+            runner.run(task_id)
+    task = get(task_id)
+    assert (task.state, task.error, task.attempt) == (State.RUNNING, None, 1)
+
+
+def test_a_claim_whose_commit_was_not_answered_is_the_same_attempt(
+    define: Define, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    define(lambda _, arguments: arguments)
+    task_id = add()
+
+    class Unanswered:
+        """Commits, and then does as if the connection had gone."""
+
+        def __init__(self) -> None:
+            self.times = 0
+            self.session = db.session
+
+        def __call__(self) -> Session:
+            session = self.session()
+            self.times += 1
+            if self.times == 1:
+
+                def lost(_: Session) -> None:
+                    raise OperationalError("COMMIT", {}, Exception("the connection is lost"))
+
+                event.listen(session, "after_commit", lost)
+            return session
+
+    with monkeypatch.context() as lost:
+        lost.setattr(db, "session", Unanswered())
+        task = runner.claim(task_id)
+    assert task
+    assert (task.state, task.attempt) == (State.RUNNING, 1)
+
+
+def test_a_frozen_worker_holds_up_nobody_elses_task() -> None:
+    frozen, lost = add(), add()
+    lapsed = {"state": State.RUNNING, "lease_until": func.now() - text("interval '1 second'")}
+    for task_id in (frozen, lost):
+        change(task_id, **lapsed)
+    with db.session() as session, session.begin():
+        session.execute(select(Task.id).where(Task.id == frozen).with_for_update())
+        with db.session() as other, other.begin():
+            requeue_lost(other)
+        assert get(lost).state == State.QUEUED
+    assert get(frozen).state == State.RUNNING
 
 
 def children(parent: UUID) -> list[Task]:

@@ -3,12 +3,15 @@
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from celery import Celery
+from celery.app.task import Context
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from fba_app.results import Batches
+from fba_app.results import Batches, ResultBackend
 
 Execute = Callable[[list[bytes]], list[Any]]
 
@@ -156,3 +159,12 @@ def test_a_batch_that_does_not_get_through_is_nobodys_result(end: BaseException)
     again.begin("a")
     again.join()
     assert again.outcomes == {"a": None}
+
+
+def test_that_a_task_comes_again_is_kept_only_where_somebody_wants_to_know() -> None:
+    backend = ResultBackend(app=Celery(set_as_current=False), url="redis://127.0.0.1:1")
+    with patch.object(backend, "store_result") as stored:
+        backend.mark_as_retry("id", None, request=Context(ignore_result=True))
+        stored.assert_not_called()
+        backend.mark_as_retry("id", None, request=Context(ignore_result=False))
+        stored.assert_called_once()

@@ -1,8 +1,12 @@
 """How an attempt ends that something outside of it ends."""
 
+from uuid import uuid4
+
 import pytest
 from greenlet import GreenletExit
 
+from fba_app.tasks import runner
+from fba_app.tasks.context import TaskContext
 from fba_app.tasks.runner import end_from_outside
 
 
@@ -33,3 +37,17 @@ def test_it_is_found_behind_what_was_raised_in_its_place(end: BaseException) -> 
 def test_an_error_alone_is_none(cause: BaseException) -> None:
     assert end_from_outside(complain(cause)) is None
     assert end_from_outside(None) is None
+
+
+def test_two_attempts_of_one_task_are_looked_after_apart() -> None:
+    """The first goes on for a while where its lease has run out; its end must not take the second from the keeper."""
+    keeper = runner.Keeper()
+    task_id, first, second = uuid4(), uuid4(), uuid4()
+    contexts = {claim: TaskContext(task_id) for claim in (first, second)}
+    for claim, context in contexts.items():
+        keeper.add(claim, context)
+    keeper.remove(first)
+    assert keeper._running == {second: contexts[second]}
+    keeper.remove(first)
+    keeper.remove(second)
+    assert keeper._running == {}

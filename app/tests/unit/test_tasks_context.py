@@ -79,6 +79,22 @@ def test_a_task_goes_on_without_redis_and_does_not_ask_it_at_every_word(
     assert "away" in caplog.text
 
 
+def test_what_is_done_is_not_kept_as_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be one more key in Redis for each task, and the task's state says it."""
+    asked = []
+
+    class Redis:
+        def set(self, key: str, *_: object, **options: int) -> None:
+            asked.append((key, options))
+
+    monkeypatch.setattr(cache, "sync_client", Redis)
+    monkeypatch.setattr(progress, "_paused_until", 0.0)
+    task_id = uuid4()
+    for percent in (99.9, 100):
+        progress.write(task_id, percent, "")
+    assert asked == [(f"progress:{task_id}", {"ex": progress.LIFETIME})]
+
+
 def test_the_pause_before_another_attempt_doubles_and_has_an_end() -> None:
     kind = KINDS["email"]
     pauses = [kind.backoff_after(attempt) for attempt in range(1, 12)]
