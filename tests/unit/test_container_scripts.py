@@ -115,6 +115,14 @@ def test_probe_ends_the_container_after_failures_in_a_row(probe: Probe) -> None:
     assert [probe("false", failures=3) for _ in range(3)] == [LEFT_ALONE, LEFT_ALONE, ENDED]
 
 
+def test_a_container_that_is_stopping_may_finish_what_it_does(probe: Probe) -> None:
+    probe("true")
+    (probe.state / ".fba-stopping").touch()
+    assert [probe("false", failures=1) for _ in range(3)] == [LEFT_ALONE] * 3
+    (probe.state / ".fba-stopping").unlink()
+    assert probe("false", failures=1) == ENDED
+
+
 def test_one_success_in_between_starts_the_count_anew(probe: Probe) -> None:
     probe("true")
     probe("false", failures=2)
@@ -704,9 +712,10 @@ def test_a_pool_that_has_answered_has_begun(worker: Any, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def supervise(monkeypatch: pytest.MonkeyPatch) -> Any:
+def supervise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """The listener, and supervisor's own half of the protocol, which ends after the events given to it."""
     module: Any = load(FILES / "supervise.py")
+    monkeypatch.setattr(module, "STOPPING", tmp_path / "stopping")
     killed: list[tuple[int, int]] = []
     monkeypatch.setattr(module.os, "kill", lambda pid, number: killed.append((pid, number)))
 
@@ -759,6 +768,14 @@ def test_all_programs_are_asked_to_end_at_the_same_time(supervise: Any, monkeypa
         monkeypatch.setattr(os, "getpid", lambda: 0)
         asked = supervise([("SUPERVISOR_STATE_CHANGE_STOPPING", "")])
     assert sorted(asked) == sorted((program.pid, signal.SIGTERM) for program in programs if count > 1)
+
+
+def test_who_is_asked_to_end_is_left_to_it_and_who_is_given_up_on_is_not(supervise: Any, tmp_path: Path) -> None:
+    stopping = ("SUPERVISOR_STATE_CHANGE_STOPPING", "")
+    supervise([("PROCESS_STATE_FATAL", "processname:io groupname:io from_state:BACKOFF"), stopping])
+    assert not (tmp_path / "stopping").exists()
+    supervise([stopping])
+    assert (tmp_path / "stopping").exists()
 
 
 def test_the_ends_of_several_programs_are_not_added_up(supervise: Any) -> None:

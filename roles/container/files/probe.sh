@@ -3,7 +3,8 @@
 #
 # Docker marks a container unhealthy but leaves it running. So, when LIVENESS (TEST, where none is given) has failed
 # FAILURES times in a row, this ends every process of the container; the init then ends too, and Docker's restart policy
-# starts the container again. A container that was never healthy is left alone for START_PERIOD seconds.
+# starts the container again. A container that was never healthy is left alone for START_PERIOD seconds, and so is one that is
+# stopping: Docker goes on with health checks meanwhile, and what finishes its work answers no longer.
 limit=$1
 failures=$2
 start_period=$3
@@ -38,6 +39,8 @@ if run test "$@"; then
     rm -f "$state.failures"
     exit 0
 fi
+
+[ ! -e /tmp/.fba-stopping ] || exit 1
 
 run liveness "$@" > /dev/null 2>&1
 liveness=$?

@@ -11,6 +11,7 @@ Supervisor's protocol for listeners is a few lines of text, and spoken here as i
 supervisor's servers too, which are 9 MB in every container.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -21,6 +22,10 @@ from pathlib import Path
 
 ENDS = 5
 """As often a program may end by itself within `WITHIN` before it is given up on: as often as supervisor's `startretries`."""
+
+STOPPING = Path("/tmp/.fba-stopping")
+"""Says to the health check (`probe.sh`) that the container was asked to end. Its programs answer no longer, and finish what they do. Where
+one of them was given up on, the others are not waited for so long: somebody has to take over."""
 
 WITHIN = 300.0
 """Seconds. As long as a program's `wait_timeout`, so one that only waits for a service that is away is never given up on."""
@@ -69,8 +74,13 @@ def stop(pid: int) -> None:
 def main() -> None:
     """Answer supervisor's events until it ends."""
     ends: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=ENDS))
+    given_up = False
     for event, payload in events():
         if event == "SUPERVISOR_STATE_CHANGE_STOPPING":
+            if not given_up:
+                # Where the disk is full, the health check may end them sooner
+                with contextlib.suppress(OSError):
+                    STOPPING.touch()
             together = programs()
             # One alone is told by supervisor at this moment
             for pid in together if len(together) > 1 else []:
@@ -82,6 +92,7 @@ def main() -> None:
             often = len(last) == ENDS and last[-1] - last[0] < WITHIN
             if often or event == "PROCESS_STATE_FATAL":
                 print(f"supervise: {name} does not stay up; ending the container", file=sys.stderr, flush=True)
+                given_up = True
                 os.kill(os.getppid(), signal.SIGTERM)
         else:
             # After a line of fields

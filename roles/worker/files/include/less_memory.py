@@ -24,7 +24,8 @@ def give_back(**_options: Any) -> None:
 
 @worker_before_create_process.connect
 def before_a_child(**_options: Any) -> None:
-    """Keep the collector from what is there already, without what nobody needs any more."""
+    """Keep the collector from what is there already, without what nobody needs any more, also of what was kept before."""
+    gc.unfreeze()
     gc.collect()
     give_back()
     gc.freeze()
