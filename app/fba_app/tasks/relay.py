@@ -75,8 +75,12 @@ def requeue_lost(session: Session) -> int:
 
 
 def requeue_unheard(session: Session, queue: str) -> int:
-    """Make the tasks due again whose message must be lost: an empty queue has had it for too long. Return how many."""
-    old = func.now() - timedelta(seconds=UNHEARD)
+    """Make the tasks due again whose message must be lost: an empty queue has had it for too long. Return how many.
+
+    Each time that takes twice as long, up to an hour: a task that no worker knows leaves a dead letter each time.
+    """
+    age = func.least(Task.published_at - Task.due_at, timedelta(hours=1))
+    old = func.now() - func.greatest(age, timedelta(seconds=UNHEARD))
     waiting = Task.state.in_([State.QUEUED, State.RETRYING])
     lost = select(Task.id).where(waiting, Task.queue == queue, Task.published_at < old)
     unheard = update(Task).where(Task.id.in_(lost.with_for_update(skip_locked=True))).values(published_at=None)
