@@ -269,6 +269,12 @@ def end_from_outside(error: BaseException | None) -> BaseException | None:
     return error
 
 
+def is_hard_limit(error: BaseException) -> bool:
+    """Tell whether Celery's hard time limit has ended an attempt, in a pool of greenlets. Others end the process."""
+    # By its name: a pool of processes has no gevent, and shall not import it for that.
+    return (type(error).__module__, type(error).__name__) == ("gevent.timeout", "Timeout")
+
+
 @contextmanager
 def _unmasked() -> Iterator[None]:
     """Let the end of an attempt be seen as what it is.
@@ -332,6 +338,10 @@ def _attempt(task: Task, kind: Kind) -> None:
     except Exception as error:
         logger.exception("%s %s failed", kind.name, task.id)
         _fail(task, _message(error))
+    except BaseException as error:
+        if is_hard_limit(error):
+            _fail(task, f"It took longer than {_time_limit(kind)} seconds, and did not end when it was told to.")
+        raise
     finally:
         keeper().remove(task.claim)
 

@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 from uuid import UUID, uuid4
 
+import gevent
 import pytest
 from celery.exceptions import Reject
 from greenlet import GreenletExit
@@ -425,6 +426,19 @@ def test_what_postgresql_cannot_be_told_is_run_again_and_has_not_failed(
             runner.run(task_id)
     task = get(task_id)
     assert (task.state, task.error, task.attempt) == (State.RUNNING, None, 1)
+
+
+def test_a_task_that_its_hard_limit_ends_has_failed_and_does_not_come_again(define: Define) -> None:
+    def run(*_: object) -> BaseModel:
+        raise gevent.Timeout(1)
+
+    define(run)
+    task_id = add()
+    with pytest.raises(gevent.Timeout):
+        runner.run(task_id)
+    task = get(task_id)
+    assert (task.state, task.attempt) == (State.FAILED, 1)
+    assert "did not end when it was told to" in (task.error or "")
 
 
 def test_a_claim_whose_commit_was_not_answered_is_the_same_attempt(
