@@ -169,7 +169,10 @@ class Restic:
         except BackupError as first:
             if known:
                 # A folder whose file system is not mounted is an empty one, on the host's own disk
-                raise BackupError(f"{first}\nBackups were made to this place before, so it is not begun anew: is it mounted?") from first
+                raise BackupError(
+                    f"{first}\nBackups were made to this place before, so it is not begun anew: is it mounted? "
+                    "Where it was emptied on purpose, remove the record of backups, backup.json, on this host"
+                ) from first
             try:
                 self.ask("init")
             except BackupError as second:
