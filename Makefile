@@ -128,7 +128,7 @@ quick-unit: FORCE
 	$(TEST) pytest tests/unit -q -n 2 --dist loadfile
 
 quick-application: FORCE
-	cd app && . ../.cache/app-venv/bin/activate && ruff check && ruff format --check && mypy && pytest -q tests/unit
+	cd app && . ../.cache/app-venv/bin/activate && ruff check && ruff format --check && mypy && pytest -q tests/unit ../tests/worker
 
 test-app: tools ## The application's tests against the running stack's data services; tests="-k storage" for some
 	$(PLAY) tests/app/run.yml -e '{"app_tests": "$(tests)"}' $(ARGS)
@@ -159,7 +159,8 @@ bench: $(VENV)/.test .cache/bench-venv/.made $(COLLECTION) ## Measure the stack 
 	$(TEST) bin/with-engine $(MAKE) bench-hosts
 	.cache/bench-venv/bin/python -m bench.report
 
-# Workers, servers and playbooks on one machine; then playbooks on more and more hosts
+# Workers, servers and playbooks on one machine; then playbooks on more and more hosts. What is measured is shown when it is
+bench-hosts bench-fleet-hosts bench-quick: export PYTEST_ADDOPTS = --capture=no
 bench-hosts: FORCE
 	$(TEST) $(CLEAN_HOSTS) && $(STORE) molecule converge -s store && $(DEFAULT) molecule converge && \
 	FBA_BENCH_ROUNDS=3 $(DEFAULT) molecule verify -s bench && $(SCALE) molecule create -s scale && $(SCALE) molecule prepare -s scale && \

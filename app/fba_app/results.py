@@ -15,29 +15,50 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from fba_app.keepalive import SOCKET_OPTIONS
 
 STORE = """
-local present = redis.call('GET', KEYS[1])
-if present then
+local function succeeded(key)
+    local present = redis.call('GET', key)
+    if not present then
+        return false
+    end
     local decoded, meta = pcall(cjson.decode, present)
-    if decoded and type(meta) == 'table' and meta.status == 'SUCCESS' then
+    return decoded and type(meta) == 'table' and meta.status == 'SUCCESS'
+end
+
+local function store(key, value, expires)
+    if succeeded(key) then
         return 0
     end
+    if tonumber(expires) > 0 then
+        redis.call('SET', key, value, 'EX', expires)
+    else
+        redis.call('SET', key, value)
+    end
+    redis.call('PUBLISH', key, value)
+    return 1
 end
-if tonumber(ARGV[2]) > 0 then
-    redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-else
-    redis.call('SET', KEYS[1], ARGV[1])
+
+local answers = {}
+for number, key in ipairs(KEYS) do
+    local _, answer = pcall(store, key, ARGV[2 * number - 1], ARGV[2 * number])
+    answers[number] = answer
 end
-redis.call('PUBLISH', KEYS[1], ARGV[1])
-return 1
+return answers
 """
-"""Keep a result, and tell who waits for it. A task that has succeeded stays so, whatever comes of a second attempt."""
+"""Keep results, and tell who waits for them. A task that has succeeded stays so, whatever comes of a second attempt.
+
+The answer of each is a number, or the error that is its own.
+"""
+
+MOST = 100
+"""How many results Redis takes at once; it answers nobody else meanwhile."""
 
 
 class _Result:
     """A result on its way to Redis."""
 
     def __init__(self, key: bytes, value: str | bytes, expires: int) -> None:
-        self.arguments = (key, value, expires)
+        self.key = key
+        self.arguments = (value, expires)
         self.stored = False
         self.error: Exception | None = None
 
@@ -69,21 +90,20 @@ class Batches:
 
     def _send(self) -> None:
         batch = []
-        while self._waiting:
+        while self._waiting and len(batch) < MOST:
             batch.append(self._waiting.popleft())
         try:
-            with self._client().pipeline(transaction=False) as pipe:
-                for result in batch:
-                    key, value, expires = result.arguments
-                    pipe.eval(STORE, 1, key, value, expires)
-                answers = pipe.execute(raise_on_error=False)
+            store = self._client().register_script(STORE)
+            arguments = [argument for result in batch for argument in result.arguments]
+            answers = store(keys=[result.key for result in batch], args=arguments)
             for result, answer in zip(batch, answers, strict=True):
                 if isinstance(answer, Exception):
                     result.error = answer
-                else:
+                elif answer in (0, 1):
                     result.stored = True
         finally:
-            # Also where this task alone is ended from outside: the others try again, as with a lost connection.
+            # Also where this task alone is ended from outside: the others try again, as with a lost connection. Some may
+            # be stored already, which does no harm.
             for result in batch:
                 if not (result.stored or result.error):
                     result.error = RedisConnectionError("the batch of results did not get through")
@@ -96,6 +116,7 @@ class ResultBackend(RedisBackend):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.connparams["socket_keepalive_options"] = SOCKET_OPTIONS
         self._batches = Batches(lambda: self.client)
+        self._extended = self.app.conf.find_value_for_key("extended", "result")
 
     @property
     def ConnectionPool(self) -> type[BlockingConnectionPool]:  # noqa: N802
@@ -125,6 +146,30 @@ class ResultBackend(RedisBackend):  # type: ignore[misc]
         if getattr(request, "ignore_result", False):
             return None
         return super().mark_as_retry(task_id, exc, traceback, request=request, **options)
+
+    def _get_result_meta(
+        self,
+        result: Any,  # noqa: ANN401
+        state: str,
+        traceback: Any,  # noqa: ANN401
+        request: Any,  # noqa: ANN401
+        **options: Any,  # noqa: ANN401
+    ) -> dict[str, Any]:
+        """Return what is kept of a task: as Celery does, which looks up a setting for each of them."""
+        if self._extended:
+            return super()._get_result_meta(result, state, traceback, request, **options)
+        meta = {
+            "status": state,
+            "result": result,
+            "traceback": traceback,
+            "children": self.current_task_children(request),
+            "date_done": self.app.now().isoformat() if state in self.READY_STATES else None,
+        }
+        if group := getattr(request, "group", None):
+            meta["group_id"] = group
+        if parent := getattr(request, "parent_id", None):
+            meta["parent_id"] = parent
+        return meta
 
     def _store_result(
         self,

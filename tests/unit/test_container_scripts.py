@@ -588,6 +588,9 @@ def test_worker_has_another_node_name_each_time_and_keeps_it_for_the_check(tmp_p
     module.main()
     assert started[2][1:3] == ["celery", "worker"]
     assert started[2][-2:] == ["--include", "tls_errors,buffered_events,less_memory,quiet_tasks"]
+    monkeypatch.setattr(sys, "argv", ["run.py", "io", "celery", "worker", "-P", "gevent"])
+    module.main()
+    assert started[3][-1] == "tls_errors,buffered_events,less_memory,batched_broker,lean_greenlets"
 
 
 def test_a_dead_tls_connection_leaves_no_error_for_the_others() -> None:

@@ -8,40 +8,26 @@ from unittest.mock import patch
 import pytest
 from celery import Celery
 from celery.app.task import Context
+from celery.backends.redis import RedisBackend
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from fba_app.results import Batches, ResultBackend
+from fba_app.results import MOST, STORE, Batches, ResultBackend
 
 Execute = Callable[[list[bytes]], list[Any]]
-
-
-class Pipe:
-    def __init__(self, execute: Execute) -> None:
-        self._execute = execute
-        self._keys: list[bytes] = []
-
-    def __enter__(self) -> "Pipe":  # noqa: D105
-        return self
-
-    def __exit__(self, *_: object) -> None:  # noqa: D105
-        pass
-
-    def eval(self, _script: str, _count: int, key: bytes, _value: str, _expires: int) -> None:
-        self._keys.append(key)
-
-    def execute(self, *, raise_on_error: bool) -> list[Any]:
-        assert not raise_on_error
-        return self._execute(self._keys)
 
 
 class Client:
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
 
-    def pipeline(self, *, transaction: bool) -> Pipe:
-        assert not transaction
-        return Pipe(self._execute)
+    def register_script(self, script: str) -> Callable[..., list[Any]]:
+        assert script == STORE
+        return self._store
+
+    def _store(self, *, keys: list[bytes], args: list[Any]) -> list[Any]:
+        assert args == ["{}", 60] * len(keys)
+        return self._execute(keys)
 
 
 def batches_of(execute: Execute) -> Batches:
@@ -159,6 +145,42 @@ def test_a_batch_that_does_not_get_through_is_nobodys_result(end: BaseException)
     again.begin("a")
     again.join()
     assert again.outcomes == {"a": None}
+
+
+def test_one_batch_is_no_larger_than_redis_takes_in_one_go() -> None:
+    sent: list[int] = []
+    begun, answered = threading.Event(), threading.Event()
+
+    def execute(keys: list[bytes]) -> list[Any]:
+        sent.append(len(keys))
+        begun.set()
+        answered.wait(10)
+        return [1] * len(keys)
+
+    tasks = Tasks(batches_of(execute))
+    tasks.begin("first")
+    assert begun.wait(10)
+    tasks.begin(*(str(number) for number in range(MOST + 5)))
+    until(lambda: tasks.all_wait(MOST + 5))
+    answered.set()
+    tasks.join()
+    assert sent == [1, MOST, 5]
+    assert set(tasks.outcomes.values()) == {None}
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "RETRY", "STARTED"])
+def test_what_is_kept_of_a_task_is_what_celery_keeps(state: str, *, extended: bool) -> None:
+    app = Celery(set_as_current=False)
+    app.conf.result_extended = extended
+    backend = ResultBackend(app=app, url="redis://127.0.0.1:1")
+    request = Context(id="id", task="name", group="group", parent_id="parent")
+    request.children.append(app.AsyncResult("child"))
+    found = backend._get_result_meta("result", state, "traceback", request)
+    wanted = RedisBackend._get_result_meta(backend, "result", state, "traceback", request)
+    assert bool(found.pop("date_done")) == bool(wanted.pop("date_done")) == (state in ("SUCCESS", "FAILURE"))
+    assert found == wanted
+    assert found["children"] == [(("child", None), None)]
 
 
 def test_that_a_task_comes_again_is_kept_only_where_somebody_wants_to_know() -> None:

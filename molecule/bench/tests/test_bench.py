@@ -27,10 +27,10 @@ PROJECT = Path(__file__).resolve().parents[3]
 ROUNDS = int(os.environ.get("FBA_BENCH_ROUNDS", "0"))
 """Of the full bench. Without, the quick one is run."""
 
-SECONDS = 8
+SECONDS = 7
 """Of a measurement of workers."""
 
-API_SECONDS = 5
+API_SECONDS = 4
 """Of a measurement of servers."""
 
 RELEASES = 2
