@@ -114,8 +114,17 @@ def test_what_is_done_beyond_one_that_is_not_is_acknowledged_apart(worker: Worke
     worker.channel.basic_ack(5)
     worker.turn()
     assert worker.broker.frames[3:] == [("ack", 5, True)]
-    assert not worker.channel._delivered
-    assert not worker.channel._apart
+    assert not worker.channel._out
+
+
+def test_one_that_takes_long_makes_nothing_pile_up(worker: Worker) -> None:
+    worker.deliver(1)
+    for _ in range(100):
+        for tag in worker.deliver(3):
+            worker.channel.basic_ack(tag)
+        worker.turn()
+    assert list(worker.channel._out) == [1]
+    assert worker.broker.out == {1}
 
 
 def test_what_needs_no_acknowledgement_is_in_nobodys_way(worker: Worker) -> None:

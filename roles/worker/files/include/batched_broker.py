@@ -14,7 +14,7 @@ to read, which does not know what has been read already.
 import contextlib
 import logging
 import threading
-from collections import deque
+from collections import OrderedDict
 from typing import Any
 
 import amqp
@@ -51,10 +51,9 @@ class Channel(pyamqp.Channel):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         # Also while a frame is being written, which lets other greenlets run
         self._order = threading.RLock()
-        self._delivered: deque[int] = deque()
-        # Of these: to be acknowledged; and settled already, though an older one is not
+        # What the broker waits for, the oldest first; and of that, what shall be acknowledged
+        self._out: OrderedDict[int, None] = OrderedDict()
         self._done: set[int] = set()
-        self._apart: set[int] = set()
         self._flusher: gevent.Greenlet | None = None
         super().__init__(*arguments, **options)
 
@@ -64,8 +63,8 @@ class Channel(pyamqp.Channel):
             with self._order:
                 self.flush()
                 super().basic_ack(delivery_tag, multiple=True, **options)
-                while self._delivered and (not delivery_tag or self._delivered[0] <= delivery_tag):
-                    self._apart.discard(self._delivered.popleft())
+                while self._out and (not delivery_tag or next(iter(self._out)) <= delivery_tag):
+                    self._out.popitem(last=False)
             return
         if self.connection is None:
             raise amqp.RecoverableConnectionError("connection already closed")
@@ -77,7 +76,7 @@ class Channel(pyamqp.Channel):
         """Give a message back, or have it go to the dead letters."""
         with self._order:
             super().basic_reject(delivery_tag, requeue, **options)
-            self._apart.add(delivery_tag)
+            self._out.pop(delivery_tag, None)
 
     def send_method(self, sig: Any, *arguments: Any, **options: Any) -> Any:
         """Send a frame, after what shall be acknowledged before it."""
@@ -92,18 +91,15 @@ class Channel(pyamqp.Channel):
         with self._order:
             done, self._done = self._done, set()
             last, count = 0, 0
-            while self._delivered and (self._delivered[0] in done or self._delivered[0] in self._apart):
-                tag = self._delivered.popleft()
-                if tag in done:
-                    done.remove(tag)
-                    last, count = tag, count + 1
-                else:
-                    self._apart.remove(tag)
+            while self._out and (oldest := next(iter(self._out))) in done:
+                self._out.popitem(last=False)
+                done.remove(oldest)
+                last, count = oldest, count + 1
             if last:
                 super().basic_ack(last, multiple=count > 1)
             for tag in sorted(done):
                 super().basic_ack(tag)
-            self._apart |= done
+                self._out.pop(tag, None)
 
     def collect(self) -> None:
         """Forget what the broker no longer knows: the connection is closed."""
@@ -115,9 +111,8 @@ class Channel(pyamqp.Channel):
         super()._do_revive()
 
     def _forget(self) -> None:
-        self._delivered.clear()
+        self._out.clear()
         self._done.clear()
-        self._apart.clear()
 
     def _flush_or_tell(self) -> None:
         # First, so that what is acknowledged meanwhile is not left without a flush
@@ -129,11 +124,11 @@ class Channel(pyamqp.Channel):
 
     def _on_basic_deliver(self, consumer_tag: str, delivery_tag: int, *arguments: Any) -> None:
         if consumer_tag not in self.no_ack_consumers:
-            self._delivered.append(delivery_tag)
+            self._out[delivery_tag] = None
         super()._on_basic_deliver(consumer_tag, delivery_tag, *arguments)
 
     def _on_get_ok(self, delivery_tag: int, *arguments: Any) -> Any:
-        self._delivered.append(delivery_tag)
+        self._out[delivery_tag] = None
         return super()._on_get_ok(delivery_tag, *arguments)
 
 
