@@ -135,13 +135,13 @@ test-app: tools ## The application's tests against the running stack's data serv
 
 # Each host is a bare machine with systemd. The first one is deployed while what needs no host is tested, because its deploy leaves a core
 # idle. The second one pulls the images that the first one has built; both are verified at once. What a restore has brought back is what the
-# inventory says, so the second deploy comes after it; the quick bench takes no longer. The six of the cluster come after them, and releases
-# and faults are tried on these. For one of them alone: molecule converge, molecule verify.
+# inventory says, so the second deploy comes after it. What is fast is measured while nothing else runs. The six of the cluster come after
+# them, and releases and faults are tried on these. For one of them alone: molecule converge, molecule verify.
 test-hosts: $(VENV)/.test $(COLLECTION)
 	$(TEST) ansible-playbook -i inventories/local tests/hosts/browser.yml
 	$(TEST) $(CLEAN_HOSTS) && $(MAKE) --jobs=2 converge-default test-quick && \
 	$(MAKE) --jobs=2 idempotence-default converge-registry && $(MAKE) --jobs=2 verify-default verify-registry && \
-	$(SINGLE) molecule destroy -s registry && \
+	$(SINGLE) molecule destroy -s registry && $(MAKE) bench-quick && \
 	$(FLEET) molecule converge -s cluster && $(FLEET) molecule idempotence -s cluster && $(FLEET) molecule verify -s cluster && \
 	$(FAULTS) && $(FLEET) molecule verify -s release
 
@@ -188,7 +188,6 @@ converge-registry: FORCE
 
 verify-default: FORCE
 	$(TEST) $(DEFAULT) molecule verify
-	$(MAKE) bench-quick
 
 verify-registry: FORCE
 	$(TEST) $(SINGLE) molecule verify -s restore && $(SINGLE) molecule idempotence -s registry && $(SINGLE) molecule verify -s registry

@@ -13,7 +13,6 @@ to read, which does not know what has been read already.
 
 import contextlib
 import logging
-import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -21,6 +20,7 @@ import amqp
 import gevent
 from amqp import spec
 from amqp.transport import SSLTransport, TCPTransport
+from gevent.lock import RLock
 from kombu.transport import pyamqp
 
 # Bytes; as much as a record of TLS has at most
@@ -50,7 +50,7 @@ class Channel(pyamqp.Channel):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         # Also while a frame is being written, which lets other greenlets run
-        self._order = threading.RLock()
+        self._order = RLock()
         # What the broker waits for, the oldest first; and of that, what shall be acknowledged
         self._out: OrderedDict[int, None] = OrderedDict()
         self._done: set[int] = set()
