@@ -1,9 +1,9 @@
 """Have a pool of greenlets do less for each task.
 
 Celery's pool makes a second greenlet for each task, which only notes that the first has ended, a closure, and objects that refer to each
-other, which only the garbage collector removes. The task's arguments are decoded twice: once where its message arrives, and once more where it
-runs, as it must be in another process. And Python's garbage collector looks at all that a thousand tasks hold each time that some hundred
-objects are new, though hardly any of it is garbage that only it can find.
+other, which only the garbage collector removes. The task's arguments are decoded twice: once where its message arrives, and once more
+where it runs, as it must be in another process. And each time that some hundred objects are new, the collector looks at what a thousand
+tasks hold, where hardly anything is garbage that only it can find.
 
 Celery imports this before it makes the pool (`--include`), for pools of greenlets alone.
 """
@@ -18,7 +18,6 @@ from celery.signals import worker_init, worker_ready
 from celery.worker import request
 from gevent.pool import Pool
 from greenlet import GreenletExit
-
 
 # New objects before the collector looks at them, and how often it looks at older ones too. Python's own are 700, 10, 10
 COLLECT = (20_000, 20, 20)
