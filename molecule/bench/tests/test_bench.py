@@ -71,9 +71,9 @@ def workers(stack):
 def leads(outcomes):
     """Return how many times as fast as each other contender ours is, by workload and contender."""
     return {
-        f"{workload}, {other}": median_rate(found[OURS]) / median_rate(found[other])
-        for workload, found in outcomes.items()
-        for other in QUICK[workload]
+        f"{workload}, {other}": median_rate(outcomes[workload][OURS]) / median_rate(outcomes[workload][other])
+        for workload, others in QUICK.items()
+        for other in others
     }
 
 
