@@ -2,25 +2,20 @@
 
 Celery's pool makes a second greenlet for each task, which only notes that the first has ended, a closure, and objects that refer to each
 other, which only the garbage collector removes. The task's arguments are decoded twice: once where its message arrives, and once more
-where it runs, as it must be in another process. And each time that some hundred objects are new, the collector looks at what a thousand
-tasks hold, where hardly anything is garbage that only it can find.
+where it runs, as it must be in another process.
 
 Celery imports this before it makes the pool (`--include`), for pools of greenlets alone.
 """
 
-import gc
 from typing import Any
 
 import gevent
 from celery import current_app
 from celery.concurrency import gevent as stock
-from celery.signals import worker_init, worker_ready
+from celery.signals import worker_init
 from celery.worker import request
 from gevent.pool import Pool
 from greenlet import GreenletExit
-
-# New objects before the collector looks at them, and how often it looks at older ones too. Python's own are 700, 10, 10
-COLLECT = (20_000, 20, 20)
 
 
 def killable(target: Any, *arguments: Any, **more: Any) -> Any:
@@ -100,11 +95,3 @@ def use(sender: Any, **_options: Any) -> None:
     """Have the worker make its pool and its requests from these."""
     sender.pool_cls = TaskPool
     current_app.Task.Request = Request
-
-
-@worker_ready.connect
-def collect_less(**_options: Any) -> None:
-    """Collect garbage more rarely, and never look again at what has been imported."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
