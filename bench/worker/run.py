@@ -20,6 +20,9 @@ OURS = "ours"
 WARM_UP = 3.0
 """Seconds from the first task to the begin of a measurement."""
 
+SETTLE = 10.0
+"""The same where the time in the queue is measured: what has come while the other processes of a container start has to be done before."""
+
 SPARE = 1.1
 """How many times what a contender has done must have been there for it: else its queue may have been empty before the end."""
 
@@ -115,8 +118,8 @@ class Bench:
         """Return how long tasks wait in the queue that come at a steady rate, in tasks a second."""
         contender = self._ready(name, kind)
         self._submit(contender, kind, 1, 0)
-        load = self._submitting(contender, kind, int(rate * (seconds + WARM_UP + 2)), rate)
-        return self._measure(contender, seconds, load)
+        load = self._submitting(contender, kind, int(rate * (seconds + SETTLE + 2)), rate)
+        return self._measure(contender, seconds, load, SETTLE)
 
     def idle_memory(self) -> float:
         """Return the MiB that the stack's own container of workers holds, with all its pools, which have nothing to do at present."""
@@ -136,8 +139,8 @@ class Bench:
         self._run(*self._in_load(contender), self._python(contender), "worker/submit.py", contender.app)
         return contender
 
-    def _measure(self, contender: Contender, seconds: float, load: list[str]) -> dict[str, Any]:
-        command = ["python3", f"{COUNTER}/measure.py", contender.container, str(seconds), str(WARM_UP), *load]
+    def _measure(self, contender: Contender, seconds: float, load: list[str], warm_up: float = WARM_UP) -> dict[str, Any]:
+        command = ["python3", f"{COUNTER}/measure.py", contender.container, str(seconds), str(warm_up), *load]
         result: dict[str, Any] = json.loads(self._run(*command))
         self._run("docker", "kill", contender.container)
         return result
