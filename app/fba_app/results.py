@@ -102,8 +102,8 @@ class Batches:
                 elif answer in (0, 1):
                     result.stored = True
         finally:
-            # Also where this task alone is ended from outside: the others try again, as with a lost connection. Some may
-            # be stored already, which does no harm.
+            # Also where this task alone is ended from outside: the others try again, as with a lost connection. Some
+            # may be stored already, which does no harm.
             for result in batch:
                 if not (result.stored or result.error):
                     result.error = RedisConnectionError("the batch of results did not get through")
