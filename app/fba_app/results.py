@@ -89,7 +89,7 @@ class Batches:
             raise result.error
 
     def _send(self) -> None:
-        batch = []
+        batch: list[_Result] = []
         while self._waiting and len(batch) < MOST:
             batch.append(self._waiting.popleft())
         try:
@@ -154,11 +154,11 @@ class ResultBackend(RedisBackend):  # type: ignore[misc]
         traceback: Any,  # noqa: ANN401
         request: Any,  # noqa: ANN401
         **options: Any,  # noqa: ANN401
-    ) -> dict[str, Any]:
+    ) -> Any:  # noqa: ANN401
         """Return what is kept of a task: as Celery does, which looks up a setting for each of them."""
         if self._extended:
             return super()._get_result_meta(result, state, traceback, request, **options)
-        meta = {
+        meta: dict[str, Any] = {
             "status": state,
             "result": result,
             "traceback": traceback,
