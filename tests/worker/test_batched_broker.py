@@ -223,6 +223,7 @@ def test_the_broker_forgets_what_is_done_and_nothing_else(seed: int) -> None:
     assert worker.broker.acknowledged == wanted["ack"]
     assert worker.broker.rejected == wanted["reject"]
     assert worker.broker.out == set(running)
+    assert set(worker.channel._out) == worker.broker.out
 
 
 def test_connections_of_kombu_are_these() -> None:
