@@ -109,6 +109,8 @@ STAMP = re.compile(r"\d{4}-\d\d-\d\dT\S+Z ")
 # Seconds that the command gets to end when it is asked to, and to read what is there
 GRACE = 5
 READING = 60
+# What tells a module to end
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 # Seconds between two attempts to follow a log of which docker has lost track
 PAUSE = 0.5
 
@@ -186,6 +188,35 @@ class LogError(Exception):
     """The log cannot be read."""
 
 
+@contextlib.contextmanager
+def signals_kept():
+    """Let a signal that tells the module to end come at the end of the block.
+
+    A child that is being started is nobody's yet: an exception there would leave it behind.
+    """
+    came = []
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def close(process):
+    """End a command, and wait for it."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    process.stdout.close()
+
+
 class Log:
     """The log of a container, each line once."""
 
@@ -214,8 +245,10 @@ class Log:
         after = self.newest
         command = ["docker", "logs", "--timestamps", f"--since={after.strip() or self.since}", *options, self.container]
         # What the container writes to its standard error is in the same pipe, so that it is never full
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = None
         try:
+            with signals_kept():
+                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             with selectors.DefaultSelector() as selector:
                 selector.register(process.stdout, selectors.EVENT_READ)
                 rest = b""
@@ -237,14 +270,8 @@ class Log:
             if process.wait() != 0:
                 raise LogError(self.complaint or f"docker ended with {process.returncode}")
         finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(GRACE)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            process.stdout.close()
+            if process is not None:
+                close(process)
 
 
 def is_running(container):
@@ -307,7 +334,7 @@ def main():
         module.fail_json(msg=f"error_rate is {given['error_rate']:g}: allowed are 0 to 1")
     trial = Trial(given["upstreams"], given["errors"], given["error_rate"])
     if not module.check_mode:
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in ENDING:
             signal.signal(number, end)
         try:
             log, deadline = Log(given["container"], since), since + given["seconds"]

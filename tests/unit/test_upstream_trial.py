@@ -295,14 +295,20 @@ def test_a_child_that_does_not_listen_is_killed(run: Run, docker: Docker, monkey
     assert counted(run().answer) == (3, 3, False)
 
 
+def run_apart(first: str = "") -> subprocess.Popen[bytes]:
+    """Run the module for ever in a process of its own, after a line of Python."""
+    code = f"""
+import ansible.module_utils.testing as t, ansible_collections.fba.stack.plugins.modules.upstream_trial as m
+{first}
+with t.patch_module_args({{'container': 'c', 'upstreams': [], 'since': 0, 'seconds': 1e10, 'errors': 1, 'error_rate': 0}}): m.main()
+"""
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": _COLLECTIONS.name}, cwd=ROOT)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_child_ends_with_a_module_that_is_told_to_end(docker: Docker, number: signal.Signals) -> None:
     docker.log(access())
-    code = (
-        "import ansible.module_utils.testing as t, ansible_collections.fba.stack.plugins.modules.upstream_trial as m\n"
-        "with t.patch_module_args({'container': 'c', 'upstreams': [], 'since': 0, 'seconds': 1e10, 'errors': 1, 'error_rate': 0}): m.main()"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": _COLLECTIONS.name}, cwd=ROOT)
+    process = run_apart()
     try:
         for _ in range(300):
             if (docker.folder / "pids").exists() and docker.left():
@@ -312,6 +318,18 @@ def test_the_child_ends_with_a_module_that_is_told_to_end(docker: Docker, number
         process.send_signal(number)
         assert process.wait(30) == 128 + number
         assert docker.left() == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_child_ends_with_a_module_that_is_told_to_end_while_it_starts_it(docker: Docker) -> None:
+    # Where a signal is handled that comes while the child is started: before its id is known to anybody
+    docker.log(access())
+    process = run_apart("start = m.subprocess.Popen; m.subprocess.Popen = lambda *a, **k: (start(*a, **k), m.signal.raise_signal(15))[0]")
+    try:
+        assert process.wait(30) == 128 + signal.SIGTERM
+        assert not (docker.folder / "pids").exists() or docker.left() == []
     finally:
         process.kill()
         process.wait()
