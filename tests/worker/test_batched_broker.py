@@ -155,6 +155,17 @@ def test_whatever_else_is_sent_comes_after_what_was_acknowledged(worker: Worker)
     assert worker.broker.frames == [("ack", 2, True), (spec.Basic.Cancel,)]
 
 
+def test_whatever_else_is_sent_waits_for_acknowledgements_that_are_being_sent(worker: Worker) -> None:
+    worker.deliver(4)
+    for tag in (2, 4):
+        worker.channel.basic_ack(tag)
+    while worker.channel._done:
+        gevent.sleep(0)
+    # The first of two frames is on its way
+    worker.channel.send_method(spec.Basic.Cancel, "sb", ("tasks", True))
+    assert worker.broker.frames == [("ack", 2, False), ("ack", 4, False), (spec.Basic.Cancel,)]
+
+
 def test_all_up_to_one_are_acknowledged_where_that_is_asked_for(worker: Worker) -> None:
     worker.deliver(4)
     worker.channel.basic_ack(1)

@@ -85,10 +85,10 @@ class Channel(pyamqp.Channel):
         return super().send_method(sig, *arguments, **options)
 
     def flush(self) -> None:
-        """Send the acknowledgements that wait."""
-        if not self._done:
-            return
+        """Send the acknowledgements that wait, and return once those are sent that another greenlet is sending."""
         with self._order:
+            if not self._done:
+                return
             done, self._done = self._done, set()
             last, count = 0, 0
             while self._out and (oldest := next(iter(self._out))) in done:
