@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery import Celery
 from celery.schedules import crontab
 from celery.utils.quorum_queues import detect_quorum_queues
-from kombu import Connection
+from kombu import Connection, Producer
 from redis import BlockingConnectionPool, SSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -18,7 +19,7 @@ from fba_app import db
 from fba_app.celery import app, configuration
 from fba_app.settings import get_settings
 from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE, KINDS
-from fba_app.tasks.relay import celery_name
+from fba_app.tasks.relay import celery_name, message
 
 
 def celery_with(**changes: Any) -> Celery:
@@ -63,6 +64,34 @@ def test_a_task_is_acknowledged_only_when_it_is_done() -> None:
 
 def test_a_worker_takes_no_more_than_it_can_start() -> None:
     assert app.conf.worker_prefetch_multiplier == 1
+
+
+@pytest.mark.parametrize("queue", [IO_QUEUE, CPU_QUEUE])
+def test_the_relays_messages_are_those_of_celery(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[tuple[Any, ...]] = []
+    # Whether the queue is declared is no part of the message, nor how long to wait, nor whether it is tried again.
+    monkeypatch.setattr(Producer, "_publish", lambda _, *arguments: handed.append(arguments[:-5]))
+    app.loader.import_default_modules()
+    assert KINDS
+    for kind in KINDS:
+        # The second one has nothing of the first one.
+        for task_id in (uuid4(), uuid4()):
+            with Producer(app.connection_for_write(), auto_declare=False) as producer:
+                producer.publish(**message(kind, app.amqp.queues[queue], task_id))
+                app.send_task(
+                    celery_name(kind),
+                    task_id=str(task_id),
+                    queue=queue,
+                    producer=producer,
+                    ignore_result=True,
+                    retry=False,
+                    # The worker knows the task's limits.
+                    time_limit=None,
+                    soft_time_limit=None,
+                )
+            own, (body, *rest) = handed[-2:]
+            assert own == (body.encode(), *rest)
+            assert str(task_id) in str(own)
 
 
 def test_publishing_waits_for_the_broker_to_confirm() -> None:
