@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from bench.host import IMAGE, LOAD, Host, options, run
 HERE = Path(__file__).parent
 CONTENDER = "fba_bench_server"
 WORKER = "fba_celery_worker"
+PATIENCE = 60.0
+"""Seconds that the server has to publish what it has accepted."""
+
 QUEUES = ("io", "cpu")
 TARGETS = {
     "live": "/health/live",
@@ -81,6 +85,28 @@ class Bench:
         finally:
             run(self.host, "docker", "rm", "--force", CONTENDER)
 
+    def settle(self) -> None:
+        """Wait until what was accepted is published, which is work of the server: that of the next measurement shall be its own.
+
+        Raises:
+            RuntimeError: it is not within `PATIENCE`.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while (left := int(self._sql("SELECT count(*) FROM tasks WHERE published_at IS NULL"))) > 0:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{left} tasks were accepted and not published within {PATIENCE} s")
+            time.sleep(0.2)
+
+    def forget(self) -> None:
+        """Forget all tasks, which nobody wants to be done."""
+        self._sql("TRUNCATE tasks CASCADE")
+        for queue in QUEUES:
+            run(self.host, "docker", "exec", "fba_rabbitmq", "rabbitmqctl", "--quiet", "--vhost", "fba", "purge_queue", queue)
+
+    def _sql(self, statement: str) -> str:
+        psql = ["psql", "--username=postgres", "--dbname=fba", "--tuples-only", "--no-align", f"--command={statement}"]
+        return run(self.host, "docker", "exec", "fba_postgres", *psql)
+
     def ask(self, contender: Contender, target: str, connections: int, seconds: float, rate: float = 0) -> dict[str, float]:
         """Return what wrk says: `rate` in requests a second, `failed` requests, `p50`, `p99` and `p999` in milliseconds.
 
@@ -120,6 +146,7 @@ def compare(bench: Bench, rounds: int, seconds: float) -> dict[str, dict[str, Re
                     with bench.running(name) as contender:
                         for connections in CONNECTIONS[target]:
                             reports[str(connections)].append(bench.ask(contender, target, connections, seconds))
+                        bench.settle()
                         most = statistics.median(each["rate"] for each in reports["64"])
                         reports["half"].append(bench.ask(contender, target, 64, seconds, rate=most / 2))
                     now, calm = reports["64"][-1], reports["half"][-1]
@@ -127,8 +154,6 @@ def compare(bench: Bench, rounds: int, seconds: float) -> dict[str, dict[str, Re
                     print(f"round {number} of {rounds}: {target:12} {name:14} {told}", flush=True)
     finally:
         # What was submitted would keep the machine busy for minutes, which is no part of what is measured next
-        run(bench.host, "docker", "exec", "fba_postgres", "psql", "--username=postgres", "--dbname=fba", "--command=TRUNCATE tasks CASCADE")
-        for queue in QUEUES:
-            run(bench.host, "docker", "exec", "fba_rabbitmq", "rabbitmqctl", "--quiet", "--vhost", "fba", "purge_queue", queue)
+        bench.forget()
         run(bench.host, "docker", "start", WORKER)
     return found

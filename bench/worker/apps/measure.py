@@ -1,10 +1,11 @@
-"""Start a container of workers, and count the tasks that it reports: measure.py CONTAINER SECONDS WARM_UP [LOAD…].
+"""Start a container of workers, and count the tasks that it reports: measure.py CONTAINER SECONDS WARM_UP LIMITS [LOAD…].
 
 Runs on the host, with its Python alone. The queue has been filled before; LOAD, a command, is run once the first task is reported, for
-instance to go on filling it. Prints JSON: `tasks` per kind, `seconds`, `first` seconds from the start to the first task, `cpu_seconds` of
-the container, `users` the processor seconds of each container that runs and of the `rest` of the machine, `busy` the share of all cores
-that was used, `memory` in bytes at the end, without files that can be read again, and of each kind the `queued` seconds at percentiles 50
-and 99.
+instance to go on filling it. LIMITS is JSON, kind to the number of tasks with which the measurement ends earlier.
+
+Prints JSON: `tasks` per kind, `seconds`, `first` seconds from the start to the first task, `cpu_seconds` of the container, `users` the
+processor seconds of each container that runs and of the `rest` of the machine, `busy` the share of all cores that was used, `memory` in
+bytes at the end, without files that can be read again, and of each kind the `queued` seconds at percentiles 50 and 99.
 """
 
 import json
@@ -52,8 +53,11 @@ def busy_and_all() -> tuple[float, float]:
     return sum(seconds) - seconds[3] - seconds[4], sum(seconds)
 
 
-def receive(listener: socket.socket, until: float) -> list[tuple[int, float, float]]:
-    """Return what is reported up to a moment of the monotonic clock."""
+def receive(listener: socket.socket, until: float, limits: dict[int, int]) -> list[tuple[int, float, float]]:
+    """Return what is reported up to a moment of the monotonic clock, or until a kind has come to its limit.
+
+    What is reported is taken off the limits (number of a kind to tasks).
+    """
     reports = []
     while (left := until - time.monotonic()) > 0:
         listener.settimeout(left)
@@ -61,6 +65,11 @@ def receive(listener: socket.socket, until: float) -> list[tuple[int, float, flo
             reports.append(DATAGRAM.unpack(listener.recv(64)))
         except TimeoutError:
             break
+        kind = reports[-1][0]
+        if kind in limits:
+            limits[kind] -= 1
+            if limits[kind] <= 0:
+                break
     return reports
 
 
@@ -72,7 +81,8 @@ def percentiles(values: list[float]) -> list[float]:
 
 def main() -> None:
     """Measure, and print it."""
-    container, seconds, warm_up, *load = sys.argv[1:]
+    container, seconds, warm_up, most, *load = sys.argv[1:]
+    limits = {list(KINDS).index(name): count for name, count in json.loads(most).items()}
     listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
     listener.bind(("", PORT))
@@ -86,11 +96,11 @@ def main() -> None:
         sys.exit(f"{container} has done no task in {PATIENCE:.0f} s:\n{logs.stdout}{logs.stderr}")
     first = time.monotonic() - started
     loader = subprocess.Popen(load, stdout=subprocess.DEVNULL) if load else None
-    receive(listener, time.monotonic() + float(warm_up))
+    receive(listener, time.monotonic() + float(warm_up), limits)
 
     groups, account = cgroups("cpuacct"), cgroups("memory")[container]
     before, (busy, total), begin = {name: cpu_seconds(group) for name, group in groups.items()}, busy_and_all(), time.monotonic()
-    reports = receive(listener, begin + float(seconds))
+    reports = receive(listener, begin + float(seconds), limits)
     took = time.monotonic() - begin
     used, (now_busy, now_total) = {name: cpu_seconds(group) - before[name] for name, group in groups.items()}, busy_and_all()
     users = {**used, "rest": now_busy - busy - sum(used.values())}

@@ -102,12 +102,18 @@ def test_a_page_gets_the_files_of_its_own_release(host, stack):
         host.check_output(f"{shell} 'rm -r /srv/earlier /srv/.hidden'")
 
 
-def test_nginx_says_which_server_has_answered(host, stack):
+def test_nginx_says_which_server_has_answered(host, stack, wait_until):
     marks = {path: f"{path}?mark={secrets.token_hex(8)}" for path in ("/health/live", "/static/style.css")}
+
+    def said():
+        lines = host.check_output("docker logs --since 60s fba_nginx").splitlines()
+        return [line for mark in marks.values() for line in lines if mark in line]
+
     for path in marks.values():
         assert stack.fetch(path)[0] == 200
-    lines = host.check_output("docker logs --since 60s fba_nginx").splitlines()
-    asked, served = (next(line for line in lines if mark in line) for mark in marks.values())
+    # It writes many lines at a time, five times a second
+    wait_until(lambda: len(said()) == 2, timeout=2, what="nginx has said so")
+    asked, served = said()
     assert re.search(r' upstream="[\d.]+:8001" status="200" seconds="[\d.]+"$', asked), asked
     assert served.endswith(' upstream="-" status="-" seconds="-"')
 
