@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.orm import Session as SyncSession
 
-from fba_app.keepalive import LIBPQ_OPTIONS
+from fba_app.keepalive import LIBPQ_OPTIONS, USER_TIMEOUT
 from fba_app.settings import Settings, get_settings
 
 
@@ -62,7 +62,13 @@ AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
 LOCK_TIMEOUT = 2
 """Seconds that a statement of a request waits for a row that somebody else is changing."""
 
-CONNECT_ARGS: dict[str, Any] = {"connect_timeout": 5, **LIBPQ_OPTIONS}
+PATIENCE = USER_TIMEOUT // 1000
+"""Seconds that a request waits for a connection to be free, and any new one to be made.
+
+As long as one that stands may be without an answer. A host that is busy with images for a moment is slow, not away.
+"""
+
+CONNECT_ARGS: dict[str, Any] = {"connect_timeout": PATIENCE, **LIBPQ_OPTIONS}
 
 ENGINE_OPTIONS: dict[str, Any] = {
     "connect_args": CONNECT_ARGS,
@@ -91,7 +97,7 @@ def async_engine() -> AsyncEngine:
     return create_async_engine(
         url(get_settings()),
         max_overflow=10,
-        pool_timeout=5,
+        pool_timeout=PATIENCE,
         **ENGINE_OPTIONS | {"connect_args": request_connect_args()},
     )
 

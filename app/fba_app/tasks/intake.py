@@ -20,7 +20,7 @@ from fba_app.tasks.models import Task
 MOST = 200
 """Tasks in one transaction."""
 
-PATIENCE = 5.0
+PATIENCE = db.PATIENCE
 """Seconds that a task waits for its transaction to begin. As long as anything else waits for a connection."""
 
 Row = dict[str, Any]
