@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from bench.host import Host
 
-ROLE = re.compile(r"^(fba\.stack\.\w+) -+ +([\d.]+)s$", re.MULTILINE)
+ROLE = re.compile(r"^(\w+) -+ ([\d.]+)s$", re.MULTILINE)
+"""A role, by its name within the collection, and its seconds."""
 
 Run = dict[str, float]
 """What a run of a playbook took: see `measure`."""
@@ -34,7 +35,7 @@ def measure(command: list[str], environment: dict[str, str]) -> Run:
         "tasks": len(re.findall(r"^TASK \[", run.stdout, re.MULTILINE)),
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "changed": sum(map(int, re.findall(r" changed=(\d+) ", run.stdout))),
-        "images": float(dict(ROLE.findall(run.stdout)).get("fba.stack.images", 0)),
+        "images": float(dict(ROLE.findall(run.stdout))["images"]),
     }
 
 

@@ -134,7 +134,7 @@ def test_playbooks_on_one_machine(stack, source, sources):
     with Traffic(stack.url, "admin", stack.secrets["fba_app_admin_password"], scale=0.25) as traffic:
         traffic.wait_for(50)
         for number in range(RELEASES):
-            options = sources(f"release{number}", variants.benched(PROJECT / "bench"), variants.mark(number))
+            options = sources(f"release{number}", variants.benched(PROJECT / "bench"), variants.mark(number + 1))
             runs["release"].append(play("release.yml", *options))
     report = traffic.report
     composed = compose(stack)
@@ -154,7 +154,8 @@ def compose(stack):
     seconds = {"first": [], "no-op": []}
     names = " ".join(stack.containers())
     stack.host.check_output(f"docker stop {names}")
-    up, down = ("docker compose --file /root/compose/compose.yml " + verb for verb in ("up --detach", "down"))
+    # A server whose database is gone before it would wait for as long as it may
+    up, down = ("docker compose --file /root/compose/compose.yml " + verb for verb in ("up --detach", "down --timeout 20"))
     for _ in range(ROUNDS):
         for what in seconds:
             start = time.monotonic()
