@@ -118,7 +118,7 @@ ASKED = {
     "live": "`/health/live`",
     "read": "a row that is looked for in PostgreSQL",
     "submit": "a task that is accepted for good",
-    "apply-async": "a task that is sent by `apply_async`",
+    "apply-async": "a task that is sent by plain `apply_async`, confirmed by the broker",
 }
 
 

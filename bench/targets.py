@@ -68,7 +68,7 @@ def of_servers(results: dict[str, Any]) -> list[Target]:
         return median(reports["half"], "p99")
 
     return [
-        at_least("submitting a task, beside `apply_async`", 3, median(submit["ours"]["64"]) / median(sent["ours"]["64"]), " times"),
+        at_least("submitting a task, beside plain `apply_async`", 3, median(submit["ours"]["64"]) / median(sent["ours"]["64"]), " times"),
         at_most("submitting a task, p99 at half the rate", 50, calm(submit["ours"]), " ms"),
         at_most("what nginx adds to p99 at half the rate", 2, calm(live["nginx"]) - calm(live["ours"]), " ms"),
         *(

@@ -20,7 +20,6 @@ WORKER = "fba_celery_worker"
 PATIENCE = 60.0
 """Seconds that the server has to publish what it has accepted."""
 
-QUEUES = ("io", "cpu")
 TARGETS = {
     "live": "/health/live",
     "read": "/task-status/00000000-0000-0000-0000-000000000000",
@@ -100,8 +99,11 @@ class Bench:
     def forget(self) -> None:
         """Forget all tasks, which nobody wants to be done."""
         self._sql("TRUNCATE tasks CASCADE")
-        for queue in QUEUES:
-            run(self.host, "docker", "exec", "fba_rabbitmq", "rabbitmqctl", "--quiet", "--vhost", "fba", "purge_queue", queue)
+        for queue in self._rabbitmqctl("list_queues", "--no-table-headers", "name").split():
+            self._rabbitmqctl("purge_queue", queue)
+
+    def _rabbitmqctl(self, *arguments: str) -> str:
+        return run(self.host, "docker", "exec", "fba_rabbitmq", "rabbitmqctl", "--quiet", "--vhost", "fba", *arguments)
 
     def _sql(self, statement: str) -> str:
         psql = ["psql", "--username=postgres", "--dbname=fba", "--tuples-only", "--no-align", f"--command={statement}"]

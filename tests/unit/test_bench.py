@@ -155,7 +155,7 @@ def test_targets_of_servers() -> None:
     }
     found = {target.what: target for target in of_servers({"targets": asked})}
     assert [(target.what, target.measured) for target in found.values() if not target.reached] == [
-        ("submitting a task, beside `apply_async`", "2.5 times"),
+        ("submitting a task, beside plain `apply_async`", "2.5 times"),
         ("a read with the database, beside uvicorn", "0.9 times"),
     ]
     assert found["what nginx adds to p99 at half the rate"].measured == "1.5 ms"
