@@ -14,28 +14,12 @@ def _connection(app) -> Connection:
 
 
 def submit(app, name: str, count: int, rate: float, queue: str | None = None) -> None:
-    """Publish so many tasks, to the queue of that name or else to Celery's default one.
-
-    Celery is asked for a message once. To put each together costs more than to publish it, and who submits shares the processors with
-    the workers that are measured.
-    """
-    target = app.amqp.queues[queue or app.conf.task_default_queue]
-    made = app.amqp.create_task_message("", name)
-    _args, *rest = made.body
+    """Publish so many tasks, to the queue of that name or else to Celery's default one."""
     with _connection(app) as connection:
-        producer = app.amqp.Producer(connection, auto_declare=False)
-        target(connection.default_channel).declare()
+        producer = app.amqp.Producer(connection)
         for number in measured.at_rate(count, rate):
-            task = f"{name}-{number}"
-            producer.publish(
-                ([time.time()], *rest),
-                exchange="",
-                routing_key=target.name,
-                headers={**made.headers, "id": task, "root_id": task},
-                correlation_id=task,
-                serializer=app.conf.task_serializer,
-                delivery_mode=app.conf.task_default_delivery_mode,
-            )
+            message = app.amqp.create_task_message(f"{name}-{number}", name, args=[time.time()])
+            app.amqp.send_task_message(producer, name, message, queue=queue or app.conf.task_default_queue)
 
 
 def purge(app, queues: list[str]) -> None:
