@@ -171,7 +171,7 @@ class Stack:
     def supervised_pid(self, container, program):
         """Return the process id, inside the container, of a supervised program; 0 while it does not run."""
         answer = self.host.run(
-            f"docker exec {container} /opt/supervisor/bin/supervisorctl -c /etc/supervisor/supervisord.conf pid {program}"
+            f"docker exec {container} /opt/supervisor/bin/supervisorctl -c /etc/supervisor/supervisord.conf pid programs:{program}"
         )
         return int(answer.stdout) if answer.rc == 0 and answer.stdout.strip().isdigit() else 0
 
@@ -179,7 +179,7 @@ class Stack:
         """Return the process ids, inside the worker's container, of a pool's running processes."""
         answer = self.host.run("docker exec fba_celery_worker /opt/supervisor/bin/supervisorctl -c /etc/supervisor/supervisord.conf status")
         lines = [line.replace(",", " ").split() for line in answer.stdout.splitlines() if " RUNNING " in line]
-        return [int(words[3]) for words in lines if re.fullmatch(rf"worker-{pool}(-\d+)?", words[0])]
+        return [int(words[3]) for words in lines if re.fullmatch(rf"programs:worker-{pool}(-\d+)?", words[0])]
 
     def consumes(self):
         """Return whether every pool of the worker says that it consumes. What Docker says of its health is some seconds old."""

@@ -83,12 +83,12 @@ def wrong_clock(fleet, seconds=30):
         f'docker exec {WORKER} python3 -c "import configparser; c = configparser.RawConfigParser(); '
         "c.read('/etc/supervisor/supervisord.conf'); print(c['program:worker-io']['command'].replace('%%', '%'))\""
     )
-    work2.host.check_output(f"{supervisorctl} stop worker-io")
+    work2.host.check_output(f"{supervisorctl} stop programs:worker-io")
     environment = "-e LD_PRELOAD=/tmp/libfaketime.so.1 -e FAKETIME=+600s -e FAKETIME_DONT_FAKE_MONOTONIC=1"
     work2.host.check_output(f"docker exec --detach {environment} {WORKER} sh -c 'echo $$ > /tmp/ahead.pid; exec {command}'")
     time.sleep(seconds)
     work2.host.check_output(f"docker exec {WORKER} sh -c 'kill -TERM $(cat /tmp/ahead.pid)'")
-    work2.host.check_output(f"{supervisorctl} start worker-io")
+    work2.host.check_output(f"{supervisorctl} start programs:worker-io")
 
 
 def full_disk(fleet, seconds=20):

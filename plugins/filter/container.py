@@ -24,6 +24,8 @@ PROBE = "/opt/fba/probe.sh"
 # What the collection brings to every container with supervised programs
 TOOLS = "/opt/fba"
 SUPERVISOR_CONFIG = "/etc/supervisor/supervisord.conf"
+# Of all programs of a container: to supervisorctl each is `programs:<name>`
+GROUP = "programs"
 # How a running container takes over changed files
 RELOAD = f"{TOOLS}/reload"
 # What writes to its standard output whatever a backup of the container keeps
@@ -145,6 +147,10 @@ def supervisor_config(programs: list[dict[str, Any]]) -> str:
             },
         }
     )
+    if programs:
+        # Supervisor stops one group after the other, and all of a group at once: while a worker's first pool finished its tasks, the
+        # others would take new ones, and all of them together would need longer than Docker waits
+        config[f"group:{GROUP}"] = {"programs": ",".join(program["name"] for program in programs)}
     for program in programs:
         config[f"program:{program['name']}"] = {
             "command": _supervisor_command(program),

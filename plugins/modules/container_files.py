@@ -53,6 +53,10 @@ options:
         description: Whether a file that is there already keeps its content, whatever it is.
         type: bool
         default: false
+  exclusive:
+    description: Whether whatever else is below O(root) is removed.
+    type: bool
+    default: true
   plan:
     description:
       - What else the container is made from. With O(files) it is kept in O(plan_file), so that the container can be made again as it was.
@@ -95,6 +99,17 @@ EXAMPLES = r"""
         mode: "0444"
         content: |
           appendonly yes
+
+- name: Change one of them
+  fba.stack.container_files:
+    root: /etc/fba/fba_redis
+    owner: 999
+    exclusive: false
+    files:
+      - path: /etc/fba/fba_redis/dir-etc-redis/redis.conf
+        mode: "0444"
+        content: |
+          appendonly no
 """
 
 RETURN = r"""
@@ -225,6 +240,7 @@ def main():
                 "required_one_of": [("content", "secret_content")],
                 "mutually_exclusive": [("content", "secret_content")],
             },
+            "exclusive": {"type": "bool", "default": True},
             "plan": {"type": "dict"},
             "plan_file": {"type": "path"},
             "container": {
@@ -250,7 +266,7 @@ def main():
         changed = make_directory(module.params["log_dir"], owner, check_mode) or changed
 
     changed_files, diff = [], []
-    for path in stale(root, set(files)):
+    for path in stale(root, set(files)) if module.params["exclusive"] else ():
         changed_files.append(path)
         diff.append({"before_header": path, "before": "present\n", "after_header": path, "after": "absent\n"})
         if not check_mode:

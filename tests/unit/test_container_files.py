@@ -147,6 +147,17 @@ def test_what_is_no_longer_wanted_goes(run: Run, args: dict[str, Any], root: Pat
     assert run(args).answer["changed"] is False
 
 
+def test_one_file_can_be_changed_alone(run: Run, args: dict[str, Any], root: Path) -> None:
+    run(args)
+    changed = f"{root}/dir-etc-redis/redis.conf"
+    done = run(
+        {"root": str(root), "owner": OWNER, "exclusive": False, "files": [{"path": changed, "mode": "0444", "content": "appendonly no\n"}]}
+    )
+    assert done["changed_files"] == [changed]
+    assert Path(changed).read_text() == "appendonly no\n"
+    assert (root / "dir-run-secrets/password").read_text() == SECRET
+
+
 def test_check_mode_tells_the_same_and_touches_nothing(run: Run, args: dict[str, Any], root: Path, tmp_path: Path) -> None:
     told = run(args, check_mode=True).answer
     assert told["changed"] is True

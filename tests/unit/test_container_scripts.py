@@ -663,6 +663,15 @@ def test_a_worker_that_is_silent_or_consumes_nothing_is_named(worker: Any, monke
         check_worker(worker, monkeypatch, answers)
 
 
+def test_while_a_pool_begins_nobody_is_waited_for_long(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that comes before the pool listens is never answered."""
+    answers = {"io-1@host": [{"name": "io"}]}
+    (worker.nodes / "io.node").write_text("io-1@host")
+    for patience in (worker.SHORT_PATIENCE, worker.PATIENCE):
+        check_worker(worker, monkeypatch, answers)
+        assert worker.app.control.inspect.call_args.kwargs["timeout"] == patience
+
+
 def test_a_worker_that_has_not_started_is_not_well(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="no pool has started yet"):
         check_worker(worker, monkeypatch, {})
@@ -759,18 +768,6 @@ def test_a_program_that_ends_again_and_again_is_given_up_on(
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     end = ("PROCESS_STATE_EXITED", "processname:server groupname:server from_state:RUNNING expected:0 pid:9")
     assert bool(supervise([end] * 5)) is given_up
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_all_programs_are_asked_to_end_at_the_same_time(supervise: Any, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    """Supervisor itself asks them one after the other; one alone it asks at once."""
-    with contextlib.ExitStack() as ends:
-        # They end when the test does. Its process is in the place of supervisord's
-        programs = [ends.enter_context(subprocess.Popen(["cat"], stdin=subprocess.PIPE)) for _ in range(count)]
-        monkeypatch.setattr(os, "getppid", os.getpid)
-        monkeypatch.setattr(os, "getpid", lambda: 0)
-        asked = supervise([("SUPERVISOR_STATE_CHANGE_STOPPING", "")])
-    assert sorted(asked) == sorted((program.pid, signal.SIGTERM) for program in programs if count > 1)
 
 
 def test_who_is_asked_to_end_is_left_to_it_and_who_is_given_up_on_is_not(supervise: Any, tmp_path: Path) -> None:

@@ -159,6 +159,14 @@ def test_programs_restart_are_stopped_as_a_group_and_rotate_their_logs() -> None
     assert one.getboolean("redirect_stderr") is True
 
 
+def test_all_programs_are_asked_to_end_at_the_same_time() -> None:
+    """Supervisor stops one group after the other, and each program that is in none is a group of its own."""
+    programs = [{"name": name, "command": ["x"], "stop_wait": 5} for name in ("worker-io", "worker-io-2", "worker-cpu")]
+    parser = read_back(supervisor_config(programs))
+    groups = [parser[section]["programs"] for section in parser.sections() if section.startswith("group:")]
+    assert groups == ["worker-io,worker-io-2,worker-cpu"]
+
+
 def test_a_program_that_is_given_up_on_ends_the_container() -> None:
     """The listener gets that event, and the output of the programs, which needs their log events switched on."""
     parser = read_back(supervisor_config([{"name": "one", "command": ["x"], "stop_wait": 5}]))

@@ -3,6 +3,7 @@
 import random
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,8 @@ import gevent
 import pytest
 from amqp import spec
 from amqp.serialization import loads
-from batched_broker import READ, BufferedTransport, Channel, Connection
+from batched_broker import LOOK, READ, BufferedTransport, Channel, Connection
+from celery.worker import state
 from kombu.transport import pyamqp
 
 ACKS = {spec.Basic.Ack: "ack", spec.Basic.Reject: "reject"}
@@ -240,6 +242,38 @@ def test_the_broker_forgets_what_is_done_and_nothing_else(seed: int) -> None:
 def test_connections_of_kombu_are_these() -> None:
     assert pyamqp.Transport.Connection is Connection
     assert issubclass(Connection.Channel, pyamqp.Channel)
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+    """A connection on which nothing comes."""
+    here, there = socket.socketpair()
+    connection = Connection()
+    monkeypatch.setattr(connection, "_transport", transport := amqp.transport.TCPTransport("127.0.0.1:5672"))
+    transport.sock = here
+    transport._setup_transport()
+    yield connection
+    here.close()
+    there.close()
+
+
+@pytest.mark.parametrize("wanted", [0.1, 0.6])
+def test_messages_are_waited_for_as_long_as_was_asked(connection: Connection, wanted: float) -> None:
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        connection.drain_events(timeout=wanted)
+    assert wanted <= time.monotonic() - start < wanted + LOOK
+
+
+@pytest.mark.parametrize(("reason", "code"), [("should_stop", 0), ("should_terminate", True)])
+def test_a_worker_that_shall_end_waits_for_no_message(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, reason: str, code: int
+) -> None:
+    monkeypatch.setattr(state, reason, code)
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        connection.drain_events(timeout=20)
+    assert time.monotonic() - start < 10
 
 
 def test_a_connection_is_closed_after_what_shall_be_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,6 @@ It repeats what the programs print on the container's output, and ends superviso
 Docker's restart policy and the health check only see a container that ends. Supervisor itself gives up on a program that ends within its
 `startsecs`; one that first imports for some seconds and then crashes it would start again for ever, so the ends are counted here too.
 
-It also has all programs end at the same time. Supervisor stops one after the other: while the first of a worker's pools finishes its
-tasks, the others would take new ones, and all of them together would need longer than Docker waits.
-
 Supervisor's protocol for listeners is a few lines of text, and spoken here as its documentation has it: its own module for it loads
 supervisor's servers too, which are 9 MB in every container.
 """
@@ -49,28 +46,6 @@ def events() -> Iterator[tuple[str, str]]:
         sys.stdout.flush()
 
 
-def programs() -> list[int]:
-    """Return the process ids of what supervisord runs, but for this listener."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            # What follows the name, which can hold anything: the state, and the parent
-            parent = int((folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if parent == os.getppid() and int(folder.name) != os.getpid():
-            found.append(int(folder.name))
-    return found
-
-
-def stop(pid: int) -> None:
-    """Ask a program to end, if it has not ended meanwhile. Supervisor does so again when it gets to it."""
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        pass
-
-
 def main() -> None:
     """Answer supervisor's events until it ends."""
     ends: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=ENDS))
@@ -81,10 +56,6 @@ def main() -> None:
                 # Where the disk is full, the health check may end them sooner
                 with contextlib.suppress(OSError):
                     STOPPING.touch()
-            together = programs()
-            # One alone is told by supervisor at this moment
-            for pid in together if len(together) > 1 else []:
-                stop(pid)
         elif event.startswith("PROCESS_STATE_"):
             name = fields(payload)["processname"]
             last = ends[name]

@@ -31,7 +31,7 @@ def workers(pid: int) -> set[int]:
 def main() -> None:
     """Exit with 0 once only new processes are there."""
     program, patience = sys.argv[1], float(sys.argv[2])
-    answer = subprocess.run([*SUPERVISORCTL, "pid", program], capture_output=True, text=True, check=False).stdout.strip()
+    answer = subprocess.run([*SUPERVISORCTL, "pid", f"programs:{program}"], capture_output=True, text=True, check=False).stdout.strip()
     if not answer.isdigit() or answer == "0":
         # What is not running reads its certificate when it starts
         return

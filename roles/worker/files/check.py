@@ -17,6 +17,8 @@ from celery.app.utils import find_app
 
 # Seconds that the pools have to answer
 PATIENCE = 5.0
+# Seconds that they have while one of them begins: who does not listen yet never hears the question, and is asked again soon
+SHORT_PATIENCE = 1.0
 # Seconds that a pool has from its start to its first answer, also where all cores are busy
 START = 30.0
 # Of the file beside that with a pool's name: the name under which it has answered
@@ -51,9 +53,9 @@ def pool_begins() -> bool:
     return any(0 <= now - path.stat().st_mtime < START and not has_answered(path) for path in node_files())
 
 
-def silent_pools(app: Celery, nodes: set[str]) -> set[str]:
-    """Return the nodes that do not answer, or consume no queue."""
-    answers = app.control.inspect(destination=sorted(nodes), timeout=PATIENCE).active_queues() or {}
+def silent_pools(app: Celery, nodes: set[str], patience: float) -> set[str]:
+    """Return the nodes that do not answer within `patience` seconds, or consume no queue."""
+    answers = app.control.inspect(destination=sorted(nodes), timeout=patience).active_queues() or {}
     return {node for node in nodes if not answers.get(node)}
 
 
@@ -71,7 +73,7 @@ def main() -> None:
     nodes = {path: path.read_text(encoding="ascii") for path in node_files()}
     if not nodes:
         sys.exit("no pool has started yet")
-    silent = silent_pools(find_app(arguments.app), set(nodes.values()))
+    silent = silent_pools(find_app(arguments.app), set(nodes.values()), SHORT_PATIENCE if pool_begins() else PATIENCE)
     for path, node in nodes.items():
         if node not in silent and not has_answered(path):
             # Where the disk is full, it has the time of a start once more

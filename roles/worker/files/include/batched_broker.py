@@ -13,6 +13,7 @@ to read, which does not know what has been read already.
 
 import contextlib
 import logging
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -20,8 +21,12 @@ import amqp
 import gevent
 from amqp import spec
 from amqp.transport import SSLTransport, TCPTransport
+from celery.worker import state
 from gevent.lock import RLock
 from kombu.transport import pyamqp
+
+# Seconds between two looks whether the worker shall end: Celery looks after each wait for messages, which are of one and two seconds
+LOOK = 0.25
 
 # Bytes; as much as a record of TLS has at most
 READ = 16384
@@ -30,6 +35,11 @@ READ = 16384
 NOT_AFTER_ACKS = (spec.Basic.Ack, spec.Channel.CloseOk)
 
 logger = logging.getLogger(__name__)
+
+
+def shall_end() -> bool:
+    """Return whether the worker was asked to end. Celery keeps the code that it shall end with, which can be zero."""
+    return any(code is not None and code is not False for code in (state.should_stop, state.should_terminate))
 
 
 class BufferedTransport(SSLTransport):
@@ -158,6 +168,23 @@ class Connection(pyamqp.Connection):
             socket_settings=socket_settings,
             **options,
         )
+
+    def drain_events(self, timeout: float | None = None) -> Any:
+        """Wait for messages, and no longer than a worker has time that shall end.
+
+        Raises:
+            TimeoutError: none has come for `timeout` seconds, or the worker shall end. Celery goes on after that, and looks why.
+        """
+        if not timeout:
+            return super().drain_events(timeout)
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return super().drain_events(max(0.001, min(left, LOOK)))
+            except TimeoutError:
+                if left <= LOOK or shall_end():
+                    raise
 
     def close(self, *arguments: Any, **options: Any) -> Any:
         """Close, after what shall be acknowledged before."""
