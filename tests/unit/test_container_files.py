@@ -153,7 +153,7 @@ def test_one_file_can_be_changed_alone(run: Run, args: dict[str, Any], root: Pat
     done = run(
         {"root": str(root), "owner": OWNER, "exclusive": False, "files": [{"path": changed, "mode": "0444", "content": "appendonly no\n"}]}
     )
-    assert done["changed_files"] == [changed]
+    assert done.answer["changed_files"] == [changed]
     assert Path(changed).read_text() == "appendonly no\n"
     assert (root / "dir-run-secrets/password").read_text() == SECRET
 
