@@ -88,7 +88,7 @@ def worker(results: dict[str, Any]) -> str:
         ]
         for name, title in names.items()
     ]
-    costs_head = ["with tasks that do nothing", "CPU s for 1000", "memory, MiB", "ms in the queue at half the rate, p50", "p99"]
+    costs_head = ["with tasks that do nothing", "CPU s for 1000", "memory, MiB", "ms in the queue, p50", "p99"]
     noop = workloads["noop"]
     users = sorted({key for name in ("ours", "dramatiq") for each in noop[name] for key in each if key.startswith("cpu_of_")})
     who = [

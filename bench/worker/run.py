@@ -23,6 +23,11 @@ WARM_UP = 3.0
 SETTLE = 10.0
 """The same where the time in the queue is measured: what has come while the other processes of a container start has to be done before."""
 
+STEADY = 700.0
+"""Tasks a second that come while the time in the queue is measured; half of what a contender has done, where that is less. A message that
+comes has to be put into the queue first, which costs as much again: with 1,400 a second nothing is left of two cores, and the time in the
+queue tells of nothing else."""
+
 USED = 0.9
 """The share of its tasks with which a measurement ends earlier: then the queue may be empty for some of a contender's processes."""
 
@@ -183,6 +188,11 @@ class Bench:
 
     def _run(self, *command: str) -> str:
         return run(self.host, *command)
+
+
+def steady_rate(rounds: list[dict[str, float]]) -> float:
+    """Return the tasks a second with which the time in the queue of a contender is measured."""
+    return min(STEADY, median_rate(rounds) / 2)
 
 
 def outcome(measured: dict[str, Any], kind: str) -> dict[str, float]:

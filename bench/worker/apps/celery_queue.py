@@ -1,9 +1,15 @@
-"""Filling and emptying Celery's queues from outside, without what `delay` does beside publishing: the bench measures workers."""
+"""Filling and emptying Celery's queues from outside, without what `delay` does beside publishing: the bench measures workers.
+
+Who submits has its share of the same two cores. Tasks of a kind differ by their id and their time alone, so Celery puts one message
+together, and the others are made from it.
+"""
 
 import time
 
 import measured
 from kombu import Connection
+
+PERSISTENT = 2
 
 
 def _connection(app) -> Connection:
@@ -15,11 +21,22 @@ def _connection(app) -> Connection:
 
 def submit(app, name: str, count: int, rate: float, queue: str | None = None) -> None:
     """Publish so many tasks, to the queue of that name or else to Celery's default one."""
+    kind = app.amqp.create_task_message("", name, args=[0.0])
+    _args, kwargs, embedded = kind.body
     with _connection(app) as connection:
         producer = app.amqp.Producer(connection)
         for number in measured.at_rate(count, rate):
-            message = app.amqp.create_task_message(f"{name}-{number}", name, args=[time.time()])
-            app.amqp.send_task_message(producer, name, message, queue=queue or app.conf.task_default_queue)
+            task = f"{name}-{number}"
+            producer.publish(
+                ([time.time()], kwargs, embedded),
+                # The broker's own, in which each queue has its name
+                exchange="",
+                routing_key=queue or app.conf.task_default_queue,
+                serializer=app.conf.task_serializer,
+                delivery_mode=PERSISTENT,
+                headers={**kind.headers, "id": task, "root_id": task},
+                **{**kind.properties, "correlation_id": task},
+            )
 
 
 def purge(app, queues: list[str]) -> None:

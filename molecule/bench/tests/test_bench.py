@@ -19,7 +19,7 @@ from bench.api import run as api
 from bench.host import Load
 from bench.playbooks.compose import compose_file
 from bench.playbooks.run import measure
-from bench.worker.run import ASKED, OURS, Bench, compare, median_rate, outcome
+from bench.worker.run import ASKED, OURS, Bench, compare, median_rate, outcome, steady_rate
 
 from conftest import Stack, playbook_command
 
@@ -91,7 +91,7 @@ def test_workers(workers):
     outcomes = compare(workers, ASKED, ROUNDS, SECONDS)
     told = with_and_without_events(workers)
     waits = {
-        name: workers.queued(name, "noop", median_rate(rounds) / 2, SECONDS)["queued"]["noop"] for name, rounds in outcomes["noop"].items()
+        name: workers.queued(name, "noop", steady_rate(rounds), SECONDS)["queued"]["noop"] for name, rounds in outcomes["noop"].items()
     }
     found = {"workloads": outcomes, "events": told, "queued": waits, "idle_mib": idle}
     results.save("worker", {"rounds": ROUNDS, "seconds": SECONDS, **found})
