@@ -185,6 +185,7 @@ def fleet(results: dict[str, Any]) -> str:
     brought = [
         [size, median_and_range(kinds["release"], "images"), median_and_range(kinds["release"], "bytes", 2, 1e-6)]
         for size, kinds in results["hosts"].items()
+        if "release" in kinds
     ]
     head = ["a release with one changed file, hosts of workers", "seconds to build and bring the image", "MB that a host receives"]
     return f"{table(['hosts of workers', '', *RUN_HEAD], rows)}\n\n{table(head, brought)}"

@@ -27,10 +27,10 @@ PROJECT = Path(__file__).resolve().parents[3]
 ROUNDS = int(os.environ.get("FBA_BENCH_ROUNDS", "0"))
 """Of the full bench. Without, the quick one is run."""
 
-SECONDS = 7
+SECONDS = 5
 """Of a measurement of workers."""
 
-API_SECONDS = 4
+API_SECONDS = 3
 """Of a measurement of servers."""
 
 RELEASES = 2
