@@ -28,6 +28,9 @@ STEADY = 700.0
 comes has to be put into the queue first, which costs as much again: with 1,400 a second nothing is left of two cores, and the time in the
 queue tells of nothing else."""
 
+LOOKS = 9
+"""At the memory of an idle container, some two seconds apart."""
+
 USED = 0.9
 """The share of its tasks with which a measurement ends earlier: then the queue may be empty for some of a contender's processes."""
 
@@ -130,8 +133,14 @@ class Bench:
         return self._measure(contender, seconds, load, limits={}, warm_up=SETTLE)
 
     def idle_memory(self) -> float:
-        """Return the MiB that the stack's own container of workers holds, with all its pools, which have nothing to do at present."""
-        held = self._docker("stats", "--no-stream", "--format", "{{ .MemUsage }}", self.contenders[OURS].container).split()[0]
+        """Return the MiB that the stack's own container of workers holds, with all its pools, which have nothing to do at present.
+
+        The median of several looks: some meet a health check, which is a process of its own for a second of eight.
+        """
+        return statistics.median(self._held(self.contenders[OURS].container) for _ in range(LOOKS))
+
+    def _held(self, container: str) -> float:
+        held = self._docker("stats", "--no-stream", "--format", "{{ .MemUsage }}", container).split()[0]
         return float(held[:-3]) * {"KiB": 2**-10, "MiB": 1, "GiB": 2**10}[held[-3:]]
 
     def _ready(self, name: str, kind: str) -> Contender:
