@@ -24,6 +24,7 @@ PROBE = "/opt/fba/probe.sh"
 # What the collection brings to every container with supervised programs
 TOOLS = "/opt/fba"
 SUPERVISOR_CONFIG = "/etc/supervisor/supervisord.conf"
+SUPERVISORD = ["/opt/supervisor/bin/python", f"{TOOLS}/supervisord.py", "-c", SUPERVISOR_CONFIG]
 # Of all programs of a container: to supervisorctl each is `programs:<name>`
 GROUP = "programs"
 # How a running container takes over changed files
@@ -68,6 +69,8 @@ def _with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
     }
     result = {**defaults, **spec}
     result["hostname"] = spec.get("hostname") or spec["name"]
+    if result["programs"]:
+        result["command"] = SUPERVISORD
     file_defaults = {"secret": False, "mount": "directory", "on_change": "recreate"}
     result["files"] = [{**file_defaults, **entry} for entry in result["files"]]
     if result["health"]:

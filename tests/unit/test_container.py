@@ -32,6 +32,7 @@ CERTIFICATES = "/etc/fba/tls"
 TOOLS = {
     "probe.sh": "the probe",
     "launch.py": "the launcher",
+    "supervisord.py": "what runs it",
     "supervise.py": "the listener",
     "watch.py": "the watcher",
     "singleton.py": "the election",
@@ -254,6 +255,8 @@ def test_supervised_programs_bring_their_tools_and_configuration() -> None:
     names = {entry["path"].rsplit("/", 1)[1] for entry in container_files(spec, ROOT, TOOLS)}
     assert {*TOOLS, "supervisord.conf"} <= names
     assert {"/opt/fba", "/etc/supervisor"} <= mounts(spec).keys()
+    command = container_options(spec, ROOT, LOGS, CERTIFICATES)["command"]
+    assert command == ["/opt/supervisor/bin/python", "/opt/fba/supervisord.py", "-c", "/etc/supervisor/supervisord.conf"]
 
 
 def test_every_file_lies_below_a_mounted_folder() -> None:

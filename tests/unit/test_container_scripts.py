@@ -720,6 +720,69 @@ def test_a_pool_that_has_answered_has_begun(worker: Any, monkeypatch: pytest.Mon
         ask_whether_it_can_wait(worker, monkeypatch, port)
 
 
+# supervisord
+
+NEVER_LOOKS = """
+import runpy, sys
+from supervisor import poller
+for each in (poller.PollPoller, poller.SelectPoller):
+    each.poll = lambda self, timeout, poll=each.poll: poll(self, 3600)
+sys.argv = [sys.argv[1], "-c", sys.argv[2]]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a script in a process whose supervisord waits until something can be read, and never looks because a second has passed."""
+
+PRINTS_ITS_ENDS = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print("begun", flush=True)
+signal.sigwait([signal.SIGTERM])
+print("ended", flush=True)
+"""
+
+
+@pytest.fixture
+def supervisord(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A supervisord that looks at signals and nothing else, and the file that its program writes to."""
+    program, log, config = tmp_path / "program.py", tmp_path / "program.log", tmp_path / "supervisord.conf"
+    program.write_text(PRINTS_ITS_ENDS)
+    config.write_text(
+        f"[supervisord]\nnodaemon=true\nlogfile={tmp_path}/supervisord.log\npidfile={tmp_path}/pid\n"
+        # A file of its own, so that what it prints is nothing that supervisord has to read
+        f"[program:program]\ncommand=sh -c 'exec {sys.executable} {program} > {log}'\nstartsecs=0\nautorestart=true\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", NEVER_LOOKS, FILES / "supervisord.py", config], stdout=subprocess.DEVNULL) as process:
+        yield process, log
+        process.kill()
+
+
+def until_it_says(log: Path, text: str) -> None:
+    """Wait until a file has a text."""
+    deadline = time.monotonic() + 30
+    while not (log.exists() and text in log.read_text()):
+        assert time.monotonic() < deadline, f"{log} has no {text!r}"
+        time.sleep(0.02)
+
+
+def test_supervisord_starts_and_ends_its_programs_without_waiting_for_a_second(supervisord: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, log = supervisord
+    until_it_says(log, "begun")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    assert log.read_text() == "begun\nended\n"
+
+
+def test_supervisord_starts_a_program_again_that_has_ended(supervisord: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, log = supervisord
+    until_it_says(log, "begun")
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    log.unlink()
+    os.kill(int(child), signal.SIGKILL)
+    until_it_says(log, "begun")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+
+
 # The listener of supervisord
 
 
