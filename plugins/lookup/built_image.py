@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from typing import Any
 
 from ansible.errors import AnsibleLookupError
@@ -46,12 +48,22 @@ _raw:
 """
 
 
+@cache
+def tag(build: str) -> str:
+    """Return the hash of a build description, which is given as JSON.
+
+    Once for each process: Ansible has one for each task, and a task asks for the application's image many times.
+    """
+    description = json.loads(build)
+    return tree_hash(build_trees(description), description["args"])
+
+
 class LookupModule(LookupBase):
     """Implements the lookup."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         """Return the name of each described image."""
         try:
-            return [f"{build['name']}:{tree_hash(build_trees(build), build['args'])}" for build in terms]
+            return [f"{build['name']}:{tag(json.dumps(build, sort_keys=True))}" for build in terms]
         except TreeError as error:
             raise AnsibleLookupError(f"fba_app_source: {error}") from error

@@ -12,6 +12,7 @@ from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import lookup_loader
 
 from ansible_collections.fba.stack.plugins.action.build_context import write_archive
+from ansible_collections.fba.stack.plugins.lookup import built_image as built_image_lookup
 from ansible_collections.fba.stack.plugins.plugin_utils import tree
 from ansible_collections.fba.stack.plugins.plugin_utils.tree import TreeError, build_trees, tree_files, tree_hash
 
@@ -215,6 +216,8 @@ def test_an_image_is_named_by_what_it_is_built_from(source: Path) -> None:
     assert built_image({**build, "args": {"WORKDIR": "/srv"}}) != name
     assert built_image({**build, "dockerfile": "flower"}) != name
     (source / "main.py").write_text("changed")
+    # Another process, for which nobody has asked yet
+    built_image_lookup.tag.cache_clear()
     assert built_image(build) != name
 
 
