@@ -95,7 +95,8 @@ async def accept(
     """
     row = _row(kind, arguments, submitted_by, idempotency_key)
     # The session's connection goes back: who waits for others needs none, and they do.
-    await session.commit()
+    if session.in_transaction():
+        await session.commit()
     if task := await intake.add(row):
         relay.wake()
         return task, True
