@@ -196,7 +196,7 @@ def test_a_rollback_leaves_the_tasks_of_the_newer_release_done(fleet, traffic, l
     assert is_whole(fleet, image)
     assert last_run(fleet)["verb"] == "rollback"
     # In the reverse order
-    assert [step["step"] for step in last_run(fleet)["steps"]] == ["servers", "beat"]
+    assert [step["step"] for step in last_run(fleet)["steps"]] == ["servers", "beat", "spare servers"]
     assert {client.see(task)["state"] for task in greeted} == {"succeeded"}
     assert_unnoticed(fleet, traffic)
 
