@@ -53,6 +53,9 @@ def tag(build: str) -> str:
     """Return the hash of a build description, which is given as JSON.
 
     Once for each process: Ansible has one for each task, and a task asks for the application's image many times.
+
+    Raises:
+        TreeError: a folder cannot be used.
     """
     description = json.loads(build)
     return tree_hash(build_trees(description), description["args"])
