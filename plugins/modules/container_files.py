@@ -81,6 +81,19 @@ options:
         description: Whether it runs to its end, instead of for ever.
         type: bool
         default: false
+  reload:
+    description: What has a running container take over files that have changed. Not in check mode.
+    type: dict
+    suboptions:
+      container:
+        description: Its name.
+        type: str
+        required: true
+      argv:
+        description: Command that is run in it, as its own user. The module fails if this does; the files have been written then.
+        type: list
+        elements: str
+        required: true
 attributes:
   check_mode:
     support: full
@@ -110,6 +123,9 @@ EXAMPLES = r"""
         mode: "0444"
         content: |
           appendonly no
+    reload:
+      container: fba_redis
+      argv: [sh, /opt/fba/reload]
 """
 
 RETURN = r"""
@@ -218,6 +234,15 @@ def stands(about, labels, once):
     return (state["Status"], state["ExitCode"]) == ("exited", 0) if once else state["Status"] == "running"
 
 
+def take_over(module, answer, container, argv):
+    """Have a container take over what has changed, or fail with what it says."""
+    code, said, wrong = module.run_command(["docker", "exec", container, *argv])
+    if code:
+        module.fail_json(
+            msg=f"{container} has not taken over {', '.join(answer['changed_files'])}: {(wrong or said).strip()}", rc=code, **answer
+        )
+
+
 def main():
     """Run the module."""
     module = AnsibleModule(
@@ -249,6 +274,13 @@ def main():
                     "name": {"type": "str", "required": True},
                     "labels": {"type": "dict", "required": True},
                     "once": {"type": "bool", "default": False},
+                },
+            },
+            "reload": {
+                "type": "dict",
+                "options": {
+                    "container": {"type": "str", "required": True},
+                    "argv": {"type": "list", "elements": "str", "required": True},
                 },
             },
         },
@@ -315,6 +347,8 @@ def main():
                 module.fail_json(msg=f"The Docker engine does not say whether there is a container {container['name']}: {error}", **answer)
             about = None
         answer.update(container=about, stands=stands(about, container["labels"], container["once"]))
+    if changed_files and module.params["reload"] and not check_mode:
+        take_over(module, answer, **module.params["reload"])
     module.exit_json(**answer)
 
 

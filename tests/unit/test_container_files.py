@@ -326,3 +326,50 @@ def test_another_owner_of_a_file_is_a_change_of_that_file(run: Run, owned: dict[
     os.chown(root / "host/key", OWNER, -1)
     assert run(owned).answer["changed_files"] == [str(root / "host/key")]
     assert facts(root / "host/key") == (0o400, 0, 0)
+
+
+# A container that runs takes over what has changed
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a command `docker`, which writes there what it is called with, and fails as long as there is a file `fails`."""
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    command = folder / "docker"
+    command.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > {folder}/called\n[ ! -e {folder}/fails ] || {{ echo "no such server" >&2; exit 3; }}\n'
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return folder
+
+
+@pytest.fixture
+def reloading(args: dict[str, Any]) -> dict[str, Any]:
+    """With a container that is told."""
+    return {**args, "reload": {"container": "fba_nginx", "argv": ["sh", "/opt/fba/reload"]}}
+
+
+def test_the_container_takes_over_what_has_changed(run: Run, reloading: dict[str, Any], engine: Path) -> None:
+    assert run(reloading).answer["changed"] is True
+    assert (engine / "called").read_text().splitlines() == ["exec", "fba_nginx", "sh", "/opt/fba/reload"]
+
+    (engine / "called").unlink()
+    assert run(reloading).answer["changed"] is False
+    assert not (engine / "called").exists()
+
+
+def test_check_mode_has_nothing_taken_over(run: Run, reloading: dict[str, Any], engine: Path) -> None:
+    assert run(reloading, check_mode=True).answer["changed"] is True
+    assert not (engine / "called").exists()
+
+
+def test_a_container_that_does_not_take_over_says_why(run: Run, reloading: dict[str, Any], engine: Path, root: Path) -> None:
+    (engine / "fails").touch()
+    answer = run(reloading).answer
+    assert answer["failed"]
+    assert answer["msg"] == f"fba_nginx has not taken over {', '.join(answer['changed_files'])}: no such server"
+    assert answer["rc"] == 3
+    # The file is written: the container reads it when it starts
+    assert (root / "dir-etc-redis/redis.conf").read_text() == "appendonly yes\n"
