@@ -90,6 +90,10 @@ containers:
     state:
       description: Docker's word for its state, such as C(running).
       type: str
+    test:
+      description: Command of its health check with its arguments; empty where it has none, or the engine did not say.
+      type: list
+      elements: str
 image_sizes:
   description: Name of each image that these containers were made from, to its size in bytes. Those that are gone are left out.
   type: dict
@@ -173,6 +177,12 @@ def list_containers(stack):
     return ask_engine(f"/containers/json?all=1&filters={filters}") or []
 
 
+def health_test(identifier):
+    """Return the command of a container's health check. Docker has a word before it, which says how it is run."""
+    about = ask_engine(f"/containers/{identifier}/json")
+    return ((about or {}).get("Config", {}).get("Healthcheck") or {}).get("Test", [])[1:]
+
+
 def known_containers(containers):
     """Return name to what is known of each container."""
     return {
@@ -181,6 +191,7 @@ def known_containers(containers):
             "image": container["Image"],
             "spec": container["Labels"].get("fba.spec", ""),
             "state": container["State"],
+            "test": health_test(container["Id"]),
         }
         for container in containers
     }

@@ -67,7 +67,7 @@ def test_a_real_listener_is_seen_and_a_closed_one_is_not(family: socket.AddressF
 def container(service: str, state: str) -> dict[str, Any]:
     """A container of the stack as the engine lists it, but for its ports."""
     labels = {"fba.stack": "fba", "fba.service": service, "fba.spec": f"hash-of-{service}"}
-    return {"Names": [f"/fba_{service}"], "Image": f"fba/{service}:1", "Labels": labels, "State": state}
+    return {"Id": f"id-of-{service}", "Names": [f"/fba_{service}"], "Image": f"fba/{service}:1", "Labels": labels, "State": state}
 
 
 class Engine(http.server.BaseHTTPRequestHandler):
@@ -106,6 +106,10 @@ class Engine(http.server.BaseHTTPRequestHandler):
                 ]
             else:
                 answer = []
+        elif url.path == "/containers/id-of-nginx/json":
+            answer = {"Config": {"Healthcheck": {"Test": ["CMD", "curl", "http://127.0.0.1"]}}}
+        elif url.path == "/containers/id-of-migrate/json":
+            answer = {"Config": {}}
         elif url.path in ("/images/fba/nginx%3A1/json", "/images/fba/nginx:1/json"):
             answer = {"Size": 123}
         elif url.path == "/networks/fba_network":
@@ -203,7 +207,15 @@ def test_the_stacks_own_ports_are_told_apart(engine: dict[str, str], monkeypatch
 
 def test_the_stacks_containers_are_what_replacements_are_told_by(engine: dict[str, str], run: Run) -> None:
     found = run(stack="fba")["containers"]
-    assert found["fba_nginx"] == {"service": "nginx", "image": "fba/nginx:1", "spec": "hash-of-nginx", "state": "running"}
+    assert found["fba_nginx"] == {
+        "service": "nginx",
+        "image": "fba/nginx:1",
+        "spec": "hash-of-nginx",
+        "state": "running",
+        "test": ["curl", "http://127.0.0.1"],
+    }
+    # One that has no check, and one that was removed meanwhile
+    assert found["fba_migrate"]["test"] == found["fba_postgres"]["test"] == []
     assert found["fba_migrate"]["state"] == "exited"
     facts = run(stack="fba")["ansible_facts"]
     assert facts["fba_containers"] == facts["fba_containers_before"] == found
