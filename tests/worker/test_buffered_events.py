@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from buffered_events import BufferedDispatcher
 from celery import Celery
+from celery.events.dispatcher import EventDispatcher
 from celery.events.state import State
 from kombu import Connection, Consumer, Queue
 
@@ -117,3 +118,18 @@ def test_messages_are_compressed() -> None:
             connection.drain_events(timeout=1)
     assert len(sent) == 200
     assert size[0] < 200 * 30
+
+
+def test_an_event_is_what_celery_makes_it(dispatcher: BufferedDispatcher) -> None:
+    """But for the moment at which it was made, and its number."""
+    stock = EventDispatcher(Connection("memory://"), hostname="io@host", app=dispatcher.app, buffer_group=["task"])
+    stock.producer = Producer()
+    for each in (stock, dispatcher):
+        each.send("task-received", uuid="a", name="name", args="()", kwargs="{}", eta=None)
+        each.send("task-started", uuid="a")
+        each.flush()
+    ours, theirs = (each.producer.messages[0][1] for each in (dispatcher, stock))
+    for mine, its in zip(ours, theirs, strict=True):
+        assert abs(mine.pop("timestamp") - its.pop("timestamp")) < 60
+        assert mine.pop("clock") > its.pop("clock")
+        assert mine == its

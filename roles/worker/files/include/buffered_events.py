@@ -11,11 +11,11 @@ Celery imports this before the worker connects (`--include`), and makes its disp
 """
 
 import threading
+import time
 from typing import Any
 
 from celery import bootsteps, current_app
 from celery.events.dispatcher import EventDispatcher
-from celery.events.event import Event
 from celery.utils.time import utcoffset
 
 # Seconds that an event waits for others, and how many are sent in any case
@@ -36,6 +36,7 @@ class BufferedDispatcher(EventDispatcher):
         if not options.get("buffer_group"):
             options |= {"buffer_group": ["task"], "buffer_limit": LIMIT, "on_send_buffered": self._flush_soon}
         super().__init__(*arguments, **options)
+        self._about = self._same()
 
     def enable(self) -> None:
         """Begin to send."""
@@ -44,28 +45,38 @@ class BufferedDispatcher(EventDispatcher):
 
     def send(self, type: str, **fields: Any) -> None:
         """Send an event; of tasks, with the next message."""
-        if not (self.enabled and "task" in self.buffer_group and (not self.groups or "task" in self.groups)):
+        wanted = self.enabled and (not self.groups or "task" in self.groups)
+        if not (wanted and type.startswith("task-") and "task" in self.buffer_group):
             super().send(type, **fields)
-        elif type == "task-started":
-            about = {"hostname": self.hostname, "utcoffset": utcoffset(), "pid": self.pid, "clock": self.clock.forward()}
-            self._begun[fields["uuid"]] = Event(type, **about, **fields)
-            if self.on_send_buffered:
-                self.on_send_buffered()
+            return
+        # The event as Celery makes it, without what it asks anew for each
+        fields |= {"type": type, "timestamp": time.time(), "clock": self.clock.forward(), **self._about}
+        if type == "task-started":
+            self._begun[fields["uuid"]] = fields
         else:
             if type in ENDS and (begun := self._begun.pop(fields["uuid"], None)):
                 fields["started"] = begun["timestamp"]
-            super().send(type, **fields)
+            self._group_buffer["task"].append(fields)
+        if len(self._group_buffer["task"]) >= self.buffer_limit:
+            self.flush()
+        elif self.on_send_buffered:
+            self.on_send_buffered()
 
     def flush(self, *arguments: Any, **options: Any) -> None:
         """Send what waits."""
         self._group_buffer["task"].extend(self._begun.values())
         self._begun.clear()
+        self._about = self._same()
         super().flush(*arguments, **options)
 
     def close(self) -> None:
         """Send what is left, and close."""
         self.flush()
         super().close()
+
+    def _same(self) -> dict[str, Any]:
+        """Return what all events have in common until the next message."""
+        return {"hostname": self.hostname, "utcoffset": utcoffset(), "pid": self.pid}
 
     def _flush_soon(self) -> None:
         if self._flusher is None:
