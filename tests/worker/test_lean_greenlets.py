@@ -1,5 +1,6 @@
 """The pool of greenlets that does less for each task, and its requests."""
 
+import gc
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -7,6 +8,7 @@ import gevent
 import pytest
 from celery import Celery
 from celery.concurrency.gevent import TaskPool as StockPool
+from celery.signals import worker_ready
 from celery.worker import request
 from lean_greenlets import Request, TaskPool, use
 
@@ -147,3 +149,11 @@ def test_the_worker_makes_its_pool_and_requests_of_these(monkeypatch: pytest.Mon
     use(controller)
     assert controller.pool_cls is TaskPool
     assert made.Request is Request
+
+
+def test_what_was_imported_is_kept_from_the_garbage_collector() -> None:
+    try:
+        worker_ready.send(sender=None)
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()

@@ -1,5 +1,6 @@
 """What holds for every request: one shape of errors, limits, headers, and a document that says so."""
 
+import gc
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from fastapi.testclient import TestClient
 from fba_app.errors import MEDIA_TYPE, Problem
 from fba_app.main import app, create_app
 from fba_app.settings import get_settings
+from fba_app.tasks.relay import relay
 from fba_app.users.access import current_user
 from fba_app.users.principal import Permission, Principal
 
@@ -153,3 +155,14 @@ def test_the_document_describes_errors_as_they_are(client: TestClient) -> None:
             for status, described in operation["responses"].items():
                 if int(status) >= 400 and not path.startswith("/health/"):
                     assert MEDIA_TYPE in described["content"], f"{where} {status}"
+
+
+def test_what_was_imported_is_kept_from_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "start", lambda: None)
+    try:
+        with TestClient(create_app(get_settings())) as client:
+            kept = gc.get_freeze_count()
+            assert client.get("/health/live").status_code == 200
+    finally:
+        gc.unfreeze()
+    assert kept > 50_000

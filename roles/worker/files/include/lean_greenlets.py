@@ -4,15 +4,19 @@ Celery's pool makes a second greenlet for each task, which only notes that the f
 other, which only the garbage collector removes. The task's arguments are decoded twice: once where its message arrives, and once more
 where it runs, as it must be in another process.
 
+Python's garbage collector looks at all that was imported once a second or so, and no greenlet runs for as long. None of it ever goes, so it
+is kept from the collector once the worker is ready.
+
 Celery imports this before it makes the pool (`--include`), for pools of greenlets alone.
 """
 
+import gc
 from typing import Any
 
 import gevent
 from celery import current_app
 from celery.concurrency import gevent as stock
-from celery.signals import worker_init
+from celery.signals import worker_init, worker_ready
 from celery.worker import request
 from gevent.pool import Pool
 from greenlet import GreenletExit
@@ -95,3 +99,10 @@ def use(sender: Any, **_options: Any) -> None:
     """Have the worker make its pool and its requests from these."""
     sender.pool_cls = TaskPool
     current_app.Task.Request = Request
+
+
+@worker_ready.connect
+def keep_from_collector(**_options: Any) -> None:
+    """Keep from the garbage collector what is there when the worker begins."""
+    gc.collect()
+    gc.freeze()
