@@ -24,8 +24,8 @@ from fba_app.web import routes as pages
 
 @asynccontextmanager
 async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
-    # What was imported stays until the end. A collection that looks at all of it takes 80 ms, in which nobody is
-    # answered.
+    # What was imported stays until the end. A collection that looks at all of it takes tens of milliseconds, in which
+    # nobody is answered.
     gc.collect()
     gc.freeze()
     relay.start()
