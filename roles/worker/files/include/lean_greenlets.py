@@ -4,8 +4,8 @@ Celery's pool makes a second greenlet for each task, which only notes that the f
 other, which only the garbage collector removes. The task's arguments are decoded twice: once where its message arrives, and once more
 where it runs, as it must be in another process.
 
-While Python's garbage collector looks at all that was imported, no greenlet runs. None of it ever goes, so it is kept from the collector once
-the worker is ready.
+While Python's garbage collector looks at all that was imported, no greenlet runs. None of it ever goes, so it is kept from the collector
+once the worker is ready.
 
 Celery imports this before it makes the pool (`--include`), for pools of greenlets alone.
 """
