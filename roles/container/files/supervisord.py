@@ -21,6 +21,7 @@ class Signals(file_dispatcher):
         readable, writable = os.pipe()
         os.set_blocking(writable, False)
         super().__init__(readable)
+        self._more = writable
         signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
         # As if there had been one: the programs start without a first second of waiting
         os.write(writable, b"\0")
@@ -30,8 +31,12 @@ class Signals(file_dispatcher):
         return False
 
     def handle_read(self) -> None:
-        """Forget them; supervisord looks at its signals and programs each time that it is awake."""
-        self.recv(4096)
+        """Forget them; supervisord looks at its signals and programs each time that it is awake.
+
+        It looks which programs to start before it sees which have ended, so after a signal it is woken once more. Zero is no signal.
+        """
+        if any(self.recv(4096)):
+            os.write(self._more, b"\0")
 
 
 if __name__ == "__main__":
