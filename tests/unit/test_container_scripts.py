@@ -784,6 +784,25 @@ def test_supervisord_starts_a_program_again_that_has_ended(supervisord: tuple[su
     assert process.wait(timeout=30) == 0
 
 
+def test_supervisord_rests_when_it_has_seen_to_a_signal(supervisord: tuple[subprocess.Popen[bytes], Path]) -> None:
+    process, log = supervisord
+    until_it_says(log, "begun")
+    process.send_signal(signal.SIGCHLD)
+
+    def turns() -> list[str]:
+        status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return [line for line in status if "ctxt_switches" in line] + Path(f"/proc/{process.pid}/stat").read_text().split()[13:15]
+
+    deadline = time.monotonic() + 30
+    last = turns()
+    # Nothing wakes it any more
+    while time.sleep(0.3) or (now := turns()) != last:
+        last = now
+        assert time.monotonic() < deadline, f"it does not rest: {last}"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+
+
 # The listener of supervisord
 
 

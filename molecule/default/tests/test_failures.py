@@ -1,9 +1,6 @@
 """What is killed, hangs or is given up comes back, and nobody has to do anything."""
 
-import json
-import re
 import subprocess
-from datetime import datetime
 
 
 def test_a_killed_program_is_back_within_seconds(stack, wait_until):
@@ -51,32 +48,6 @@ def test_a_hanging_program_is_replaced(stack, wait_until):
         what="the containers were started again",
     )
     wait_until(lambda: stack.healthy() == stack.services, timeout=90, what="all are healthy")
-
-
-def test_flower_outlives_busy_processors(stack, wait_until):
-    """It has a small share of them, and so has its health check: slow is not dead."""
-    before = stack.started_at("fba_celery_flower")
-
-    def checks():
-        """Return start, seconds and exit code of the last ones."""
-        log = json.loads(stack.host.check_output("docker inspect --format '{{ json .State.Health.Log }}' fba_celery_flower"))
-        for check in log:
-            start, end = (datetime.fromisoformat(re.sub(r"\.\d+", "", check[name])) for name in ("Start", "End"))
-            yield start, (end - start).total_seconds(), check["ExitCode"]
-
-    began = max(start for start, _seconds, _code in checks())
-    for container in sorted(stack.services - {"fba_celery_flower"}):
-        stack.host.check_output(f"docker exec --detach {container} timeout 120 sh -c 'echo $$ > /tmp/busy; while :; do :; done'")
-    # The others' checks have five seconds
-    wait_until(
-        lambda: any(start > began and seconds > 6 and code == 0 for start, seconds, code in checks()),
-        timeout=110,
-        what="a slow check has passed",
-    )
-    for container in sorted(stack.services - {"fba_celery_flower"}):
-        stack.host.check_output(f"docker exec {container} sh -c 'kill $(cat /tmp/busy); rm /tmp/busy'")
-    assert stack.started_at("fba_celery_flower") == before
-    wait_until(lambda: stack.healthy() == stack.services, timeout=60, what="all are healthy")
 
 
 RESULTS = """

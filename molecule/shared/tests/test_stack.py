@@ -15,6 +15,14 @@ def test_eight_containers_are_healthy(stack):
     assert stack.healthy() == stack.services
 
 
+def test_supervisord_leaves_the_processors_to_its_programs(stack):
+    for container in ("fba_server_1", "fba_celery_worker", "fba_celery_beat", "fba_celery_flower"):
+        processes = stack.host.check_output(f"docker top {container} -o pid,cputimes,etimes,args").splitlines()
+        (supervisord,) = (line.split() for line in processes if "/opt/fba/supervisord.py" in line and "docker-init" not in line)
+        used, age = map(int, supervisord[1:3])
+        assert used <= 2 + age / 50, f"supervisord in {container} has used {used} s of a processor in {age} s"
+
+
 def test_a_task_runs_through_the_whole_stack(stack, wait_until):
     status, answer = stack.get("/run-task/?duration=1")
     assert status == 200

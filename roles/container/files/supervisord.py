@@ -35,7 +35,8 @@ class Signals(file_dispatcher):
 
         It looks which programs to start before it sees which have ended, so after a signal it is woken once more. Zero is no signal.
         """
-        if any(self.recv(4096)):
+        # A text, in which supervisor gives it
+        if self.recv(4096).strip("\0"):
             os.write(self._more, b"\0")
 
 
