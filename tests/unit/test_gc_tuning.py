@@ -1,0 +1,42 @@
+"""The callback that has garbage collected more rarely, in an Ansible that runs a playbook."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PLAYBOOK = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.debug:
+        msg: "{{ '' | collector }}"
+"""
+# Filters run in the process of a task
+FILTER = """
+import gc
+
+class FilterModule:
+    def filters(self):
+        return {"collector": lambda _text: f"thresholds {gc.get_threshold()}, {'some' if gc.get_freeze_count() else 'none'} left out"}
+"""
+
+
+def test_the_processes_of_tasks_collect_more_rarely(ansible_environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "play.yml").write_text(PLAYBOOK)
+    (tmp_path / "filter_plugins").mkdir()
+    (tmp_path / "filter_plugins" / "collector.py").write_text(FILTER)
+    environment = {**ansible_environment, "ANSIBLE_CALLBACKS_ENABLED": "fba.stack.gc_tuning"}
+    command = ["ansible-playbook", "-i", "localhost,", "play.yml"]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "thresholds (50000, 20, 100), some left out" in run.stdout
+
+
+def test_the_checkout_enables_it(ansible_environment: dict[str, str], pytestconfig: pytest.Config) -> None:
+    environment = {name: value for name, value in ansible_environment.items() if name != "ANSIBLE_CONFIG"}
+    command = ["ansible-config", "dump", "--only-changed", "-t", "base"]
+    run = subprocess.run(command, cwd=pytestconfig.rootpath, env=environment, capture_output=True, text=True, check=True)
+    assert "['fba.stack.gc_tuning']" in run.stdout
