@@ -26,7 +26,9 @@ UPGRADE = $(HOSTS)/upgrade
 FAULTS = FBA_FAULTS_REPORT=$(CURDIR)/.cache/faults.json $(FLEET) molecule verify -s faults
 REMOVE_HOSTS = ansible-playbook -i localhost, tests/hosts/remove.yml && rm -rf $(HOSTS_DIR)
 # A line that names $(MAKE) is run by --dry-run too, all of it
-UNLESS_DRY = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),exit;)
+DRY = $(findstring n,$(firstword -$(MAKEFLAGS)))
+UNLESS_DRY = $(if $(DRY),exit;)
+WITH_ENGINE = $(if $(DRY),,bin/with-engine)
 CLEAN_HOSTS = $(UNLESS_DRY) trap '$(REMOVE_HOSTS)' EXIT && $(REMOVE_HOSTS)
 PLAY = . $(VENV)/bin/activate && ansible-playbook -i $(INVENTORY)
 
@@ -113,7 +115,7 @@ rotate-authority: tools ## Put another internal authority in the place of the pr
 	$(PLAY) playbooks/rotate_authority.yml $(ARGS)
 
 test: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Everything that must hold: lint, unit tests, the app's tests, and the stack on bare test hosts
-	$(TEST) bin/with-engine $(MAKE) test-hosts
+	$(TEST) $(WITH_ENGINE) $(MAKE) test-hosts
 
 test-quick: $(VENV)/.test .cache/app-venv/.made $(COLLECTION) ## Lint and unit tests; no container
 	$(MAKE) --jobs=3 --output-sync=target quick-lint quick-unit quick-application
@@ -148,7 +150,7 @@ test-hosts: $(VENV)/.test $(COLLECTION)
 
 # Hours: every fault three times and 20,000 tasks, ten releases and ten rollbacks, upgrades of the data services between real versions
 soak: $(VENV)/.test $(COLLECTION) ## The long versions of the tests
-	$(TEST) bin/with-engine $(MAKE) soak-hosts
+	$(TEST) $(WITH_ENGINE) $(MAKE) soak-hosts
 
 soak-hosts: FORCE
 	$(TEST) $(CLEAN_HOSTS) && $(STORE) molecule converge -s store && $(DEFAULT) molecule converge && $(FLEET) molecule converge -s cluster && \
@@ -157,7 +159,7 @@ soak-hosts: FORCE
 	$(DEFAULT) molecule converge && $(UPGRADE) molecule test -s upgrade
 
 bench: $(VENV)/.test .cache/bench-venv/.made $(COLLECTION) ## Measure the stack beside what people run today; the tables are in docs/performance.md
-	$(TEST) bin/with-engine $(MAKE) bench-hosts
+	$(TEST) $(WITH_ENGINE) $(MAKE) bench-hosts
 	.cache/bench-venv/bin/python -m bench.report
 
 # Workers, servers and playbooks on one machine; then playbooks on more and more hosts. What is measured is shown when it is
@@ -168,7 +170,7 @@ bench-hosts: FORCE
 	$(SCALE) molecule verify -s scale
 
 bench-fleet: $(VENV)/.test .cache/bench-venv/.made $(COLLECTION) ## Measure playbooks on up to eight hosts of workers
-	$(TEST) bin/with-engine $(MAKE) bench-fleet-hosts
+	$(TEST) $(WITH_ENGINE) $(MAKE) bench-fleet-hosts
 	.cache/bench-venv/bin/python -m bench.report
 
 bench-fleet-hosts: FORCE

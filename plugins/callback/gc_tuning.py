@@ -10,7 +10,7 @@ short_description: Have Ansible's processes collect garbage more rarely
 version_added: 1.1.0
 author: The fba.stack authors
 description:
-  - Ansible keeps hundreds of thousands of objects, which its inventory, playbooks and plugins are made of, and begins a process for each
+  - Ansible keeps tens of thousands of objects, which its inventory, playbooks and plugins are made of, and begins a process for each
     task and host. Python looks through these objects again and again for some that nothing needs any more, and finds next to none.
   - This leaves out of it what is there when a playbook begins, and has it look for the rest at a hundredth of the times. A deploy that has
     nothing to do needs a tenth less of a processor.
