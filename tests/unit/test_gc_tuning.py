@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import pytest
+from conftest import ROOT
 
 PLAYBOOK = """
 - hosts: localhost
@@ -35,8 +35,8 @@ def test_the_processes_of_tasks_collect_more_rarely(ansible_environment: dict[st
     assert "thresholds (50000, 20, 100), some left out" in run.stdout
 
 
-def test_the_checkout_enables_it(ansible_environment: dict[str, str], pytestconfig: pytest.Config) -> None:
-    environment = {name: value for name, value in ansible_environment.items() if name != "ANSIBLE_CONFIG"}
+def test_the_checkout_enables_it(ansible_environment: dict[str, str]) -> None:
+    environment = {**ansible_environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     command = ["ansible-config", "dump", "--only-changed", "-t", "base"]
-    run = subprocess.run(command, cwd=pytestconfig.rootpath, env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "['fba.stack.gc_tuning']" in run.stdout
