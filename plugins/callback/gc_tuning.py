@@ -12,8 +12,8 @@ author: The fba.stack authors
 description:
   - Ansible keeps tens of thousands of objects, which its inventory, playbooks and plugins are made of, and begins a process for each
     task and host. Python looks through these objects again and again for some that nothing needs any more, and finds next to none.
-  - This leaves out of it what is there when a playbook begins, and has it look for the rest at a hundredth of the times. A deploy that has
-    nothing to do needs a tenth less of a processor.
+  - This leaves out of it what is there when a playbook begins, and has it look far more rarely for the rest. A deploy that has nothing to
+    do needs a tenth less of the controller's processor.
 requirements:
   - enabled in C(callbacks_enabled) of C(ansible.cfg), as C(fba.stack.gc_tuning)
 """
@@ -24,7 +24,7 @@ from typing import Any
 from ansible.plugins.callback import CallbackBase
 
 THRESHOLDS = (50_000, 20, 100)
-"""New objects until the youngest are looked through, and how often that until the next older are. Python's are 700, 10 and 10."""
+"""New objects until the youngest are looked through, and how often that until the next older are. Python 3.11's are 700, 10 and 10."""
 
 
 class CallbackModule(CallbackBase):

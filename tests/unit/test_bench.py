@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import subprocess
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from bench.playbooks import run
 from bench.playbooks.compose import compose_file
 from bench.targets import at_least, at_most, of_fleets, of_servers, of_workers
+
+from conftest import ROOT
 
 
 def inspected(**host: Any) -> dict[str, Any]:
@@ -99,6 +102,22 @@ def test_a_run_is_measured_by_what_it_prints(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(run.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, OUTPUT))
     measured = run.measure(["ansible-playbook"], {})
     assert {name: measured[name] for name in ("tasks", "changed", "images")} == {"tasks": 2, "changed": 3, "images": 12.34}
+
+
+def test_a_run_is_measured_as_the_checkout_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `ansible.cfg` enables is not put out of use by what the measurement needs."""
+    environments: list[dict[str, str]] = []
+
+    def ran(command: list[str], env: dict[str, str], **_: object) -> subprocess.CompletedProcess[str]:
+        environments.append(env)
+        return subprocess.CompletedProcess(command, 0, OUTPUT)
+
+    monkeypatch.setattr(run.subprocess, "run", ran)
+    run.measure(["ansible-playbook"], {})
+    config = configparser.ConfigParser()
+    config.read(ROOT / "ansible.cfg")
+    enabled = environments[0]["ANSIBLE_CALLBACKS_ENABLED"].split(",")
+    assert set(config["defaults"]["callbacks_enabled"].split(",")) < set(enabled)
 
 
 def test_a_run_that_fails_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
