@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, and_, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Uuid, and_, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from fba_app.db import Base
@@ -55,7 +55,8 @@ class Task(Base):
 
     idempotency_key: Mapped[str | None] = mapped_column(String(400), unique=True)
     """With the scope that it is unique in: `user:<id>:<key>`, `schedule:<id>:<time>`."""
-    submitted_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"), index=True)
+    # With its type, which it would else have of the other table, and not before that is known.
+    submitted_by: Mapped[UUID | None] = mapped_column(Uuid(), ForeignKey("users.id", ondelete="SET NULL"), index=True)
 
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"), index=True)
     part: Mapped[int | None]

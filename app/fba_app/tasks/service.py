@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from fba_app.problems import ConflictError, ForbiddenError, NotFoundError, UnavailableError
 from fba_app.settings import get_settings
 from fba_app.tasks import progress
-from fba_app.tasks.intake import NEW, Row, intake
+from fba_app.tasks.intake import Row, insert_tasks, intake
 from fba_app.tasks.models import State, Task
 from fba_app.tasks.registry import KINDS, Kind
 from fba_app.tasks.relay import relay
@@ -76,7 +76,7 @@ async def add(
         UnavailableError: the broker is known to be away; nothing was written.
     """
     row = _row(kind, arguments, submitted_by, idempotency_key)
-    if task := (await session.scalars(NEW, [row])).one_or_none():
+    if task := (await insert_tasks(session, [row])).get(row["id"]):
         return task, True
     return await _known(session, row), False
 

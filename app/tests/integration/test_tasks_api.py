@@ -23,7 +23,7 @@ from fba_app import db, errors
 from fba_app.celery import app as celery_app
 from fba_app.problems import ConflictError, ForbiddenError, NotFoundError, UnavailableError
 from fba_app.settings import get_settings
-from fba_app.tasks import run_task, service
+from fba_app.tasks import intake, run_task, service
 from fba_app.tasks.models import LEASE, State, Task
 from fba_app.tasks.registry import KINDS
 from fba_app.tasks.relay import Relay
@@ -32,6 +32,9 @@ from fba_app.users.models import User
 from fba_app.users.principal import Permission, Principal
 
 Value = TypeVar("Value")
+
+CONNECTIONS = f"test_{secrets.token_hex(4)}"
+"""What these tests' own connections call themselves in PostgreSQL."""
 
 
 def request(duration: int = 1) -> AnyTaskRequest:
@@ -65,7 +68,7 @@ def ask(call: Callable[[AsyncSession], Awaitable[Value]]) -> Value:
 @asynccontextmanager
 async def engine_of_this_loop() -> AsyncIterator[AsyncEngine]:
     """The server's engine, whose connections belong to the event loop that a test has for itself."""
-    url, connect_args = db.url(get_settings()), db.request_connect_args()
+    url, connect_args = db.url(get_settings()), db.request_connect_args() | {"application_name": CONNECTIONS}
     engine = create_async_engine(url, pool_size=5, max_overflow=0, pool_timeout=5, connect_args=connect_args)
     try:
         with patch.object(db, "async_engine", lambda: engine):
@@ -107,6 +110,42 @@ def test_the_same_key_at_the_same_time_gives_one_task(user: Principal) -> None:
     answers = asyncio.run(both())
     assert len({task.id for task, _ in answers}) == 1
     assert [new for _, new in answers].count(True) == 1
+
+
+def test_an_accepted_task_is_as_in_the_table(user: Principal) -> None:
+    task, _ = ask(lambda session: service.submit(session, user, request(), "whole"))
+    added, _ = ask(lambda session: added_and_committed(session, user))
+    for each in (task, added):
+        with db.session() as session:
+            written = session.get_one(Task, each.id)
+        for column in Task.__table__.columns:
+            assert getattr(each, column.name) == getattr(written, column.name), column.name
+
+
+async def added_and_committed(session: AsyncSession, user: Principal) -> tuple[Task, bool]:
+    added = await service.add(session, KINDS["sleep"], {"duration": 1}, submitted_by=user.id, idempotency_key="added")
+    await session.commit()
+    return added
+
+
+def test_the_next_task_is_written_after_its_connection_was_lost(user: Principal) -> None:
+    def row() -> dict[str, Any]:
+        own = {"id": uuid4(), "submitted_by": user.id, "idempotency_key": None}
+        return {"kind": "sleep", "queue": "io", "state": State.QUEUED, "arguments": {}, **own}
+
+    async def check() -> None:
+        async with engine_of_this_loop():
+            table = intake.Table()
+            assert len(await table.write([row(), row()])) == 2
+            with db.session() as session, session.begin():
+                end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = :name"
+                assert session.scalars(text(end), {"name": CONNECTIONS}).one() == 1
+            with pytest.raises(db.AWAY):
+                await table.write([row()])
+            assert len(await table.write([row()])) == 1
+            await table.release()
+
+    asyncio.run(check())
 
 
 def test_many_at_the_same_time_share_transactions_and_few_connections(user: Principal) -> None:

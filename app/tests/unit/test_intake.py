@@ -1,6 +1,8 @@
 """Tasks that come in at the same time, without PostgreSQL."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,11 +17,12 @@ from fba_app.tasks.intake import Intake, Row
 from fba_app.tasks.models import Task
 
 
-class Table:
-    """Keeps what is written; a transaction takes until it is let go."""
+class Table(intake.Table):
+    """Keeps what is written; a statement takes until it is let go."""
 
     def __init__(self, fault: Callable[[Sequence[Row]], Exception | None] = lambda _: None) -> None:
         self.fault = fault
+        self.released = 0
         self.batches: list[int] = []
         self.rows: list[Row] = []
         self.go = asyncio.Event()
@@ -35,6 +38,9 @@ class Table:
         self.rows += new
         return {row["id"]: Task(**row) for row in new}
 
+    async def release(self) -> None:
+        self.released += 1
+
 
 def row(**values: Any) -> Row:
     return {"id": uuid4(), "idempotency_key": str(uuid4()), **values}
@@ -46,11 +52,23 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_who_comes_meanwhile_shares_the_next_transaction() -> None:
+def test_the_statement_needs_no_table_but_its_own() -> None:
+    """In a process that has imported nothing else, because whoever runs before this test has imported everything."""
+    program = """
+from sqlalchemy.dialects.postgresql import psycopg
+from fba_app.tasks import intake
+print(intake.NEW.compile(dialect=psycopg.dialect()))
+"""
+    made = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout  # noqa: S603
+    assert "jsonb_to_recordset" in made
+    assert "submitted_by UUID" in made
+
+
+def test_who_comes_meanwhile_shares_the_next_statement() -> None:
     async def check() -> None:
         table = Table()
         table.go.clear()
-        door = Intake(table.write)
+        door = Intake(lambda: table)
         rows = [row() for _ in range(5)]
         waiting = []
         for each in rows:
@@ -61,19 +79,44 @@ def test_who_comes_meanwhile_shares_the_next_transaction() -> None:
         answers = await asyncio.gather(*waiting)
         assert [task.id if task else None for task in answers] == [each["id"] for each in rows]
         assert table.batches == [1, 4]
+        # Its connection is kept as long as somebody waits
+        await settle()
+        assert table.released == 1
         # And again when all was quiet
         assert await door.add(row())
         assert table.batches == [1, 4, 1]
+        await settle()
+        assert table.released == 2
 
     asyncio.run(check())
 
 
-def test_a_transaction_has_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_comes_while_the_connection_is_given_back_is_written() -> None:
+    class Slow(Table):
+        async def release(self) -> None:
+            await super().release()
+            await self.go.wait()
+
+    async def check() -> None:
+        table = Slow()
+        door = Intake(lambda: table)
+        assert await door.add(row())
+        table.go.clear()
+        late = asyncio.create_task(door.add(row()))
+        await settle()
+        table.go.set()
+        assert await asyncio.wait_for(late, timeout=5)
+        assert table.batches == [1, 1]
+
+    asyncio.run(check())
+
+
+def test_a_statement_has_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "MOST", 3)
 
     async def check() -> None:
         table = Table()
-        door = Intake(table.write)
+        door = Intake(lambda: table)
         await asyncio.gather(*(door.add(row()) for _ in range(8)))
         assert table.batches == [3, 3, 2]
 
@@ -82,7 +125,8 @@ def test_a_transaction_has_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_known_key_makes_no_task() -> None:
     async def check() -> None:
-        door = Intake(Table().write)
+        table = Table()
+        door = Intake(lambda: table)
         known = row()
         assert await door.add(known)
         again, other = await asyncio.gather(door.add({**known, "id": uuid4()}), door.add(row()))
@@ -99,7 +143,7 @@ def wrong(error: type[DataError] | type[OperationalError]) -> Exception:
 def test_what_is_wrong_with_one_is_no_matter_of_the_others() -> None:
     async def check() -> None:
         table = Table(lambda rows: wrong(DataError) if any(each["kind"] == "bad" for each in rows) else None)
-        door = Intake(table.write)
+        door = Intake(lambda: table)
         answers = await asyncio.gather(
             *(door.add(row(kind=kind)) for kind in ("good", "bad", "good")), return_exceptions=True
         )
@@ -127,7 +171,7 @@ def test_who_waits_for_a_lock_holds_up_nobody() -> None:
                 return await super().write(rows)
 
         table = Locked()
-        door = Intake(table.write)
+        door = Intake(lambda: table)
         first = [asyncio.create_task(door.add(row(kind=kind))) for kind in ("good", "locked", "good")]
         await settle()
         # The one that waits alone is still at it
@@ -147,7 +191,7 @@ def test_who_has_waited_long_enough_is_refused_and_not_written(monkeypatch: pyte
     async def check() -> None:
         table = Table()
         table.go.clear()
-        door = Intake(table.write)
+        door = Intake(lambda: table)
         being_written = asyncio.create_task(door.add(row()))
         await settle()
         with pytest.raises(PoolTimeoutError):
@@ -164,7 +208,7 @@ def test_who_goes_away_while_it_waits_is_not_written() -> None:
     async def check() -> None:
         table = Table()
         table.go.clear()
-        door = Intake(table.write)
+        door = Intake(lambda: table)
         first = asyncio.create_task(door.add(row()))
         await settle()
         gone = asyncio.create_task(door.add(row()))
@@ -181,7 +225,7 @@ def test_who_goes_away_while_it_waits_is_not_written() -> None:
 def test_when_the_database_is_away_all_hear_of_it_at_once_and_those_after_them_are_tried() -> None:
     async def check() -> None:
         table = Table(lambda _: wrong(OperationalError))
-        door = Intake(table.write)
+        door = Intake(lambda: table)
         answers = await asyncio.gather(*(door.add(row()) for _ in range(3)), return_exceptions=True)
         assert [type(answer) for answer in answers] == [OperationalError] * 3
         assert table.batches == [3]
@@ -195,7 +239,7 @@ def test_who_goes_away_holds_up_nobody() -> None:
     async def check() -> None:
         table = Table()
         table.go.clear()
-        door = Intake(table.write)
+        door = Intake(lambda: table)
         gone, patient = (asyncio.create_task(door.add(row())) for _ in range(2))
         await settle()
         gone.cancel()
