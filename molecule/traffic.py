@@ -554,8 +554,8 @@ class Driver:
         line = Line(self.door)
         text, ended, start, first = b"", False, time.monotonic(), None
         try:
-            # A stream lasts 20 s at most
-            async with asyncio.timeout(20 + self.timeout):
+            # A stream lasts 8 s at most
+            async with asyncio.timeout(8 + self.timeout):
                 connection, _used = await line.take()
                 answer = await connection.head(self.request("GET", path, line, headers=[("Accept", "text/event-stream")]))
                 record["status"] = answer.status

@@ -35,8 +35,11 @@ from fba_app.users.principal import Permission, Principal
 EVENT_INTERVAL = 1.0
 """Seconds between two looks at a task that someone watches."""
 
-STREAM_LIFETIME = 20.0
-"""Seconds after which a stream ends, and the client asks again: a server that shall stop waits for it."""
+STREAM_LIFETIME = 8.0
+"""Seconds after which a stream ends, and the client asks again: a server that shall stop waits for it.
+
+Not much longer than for a client that reads slowly. To ask again is one request more; a stream looks every second.
+"""
 
 RECONNECT = 100
 """Milliseconds that a client waits before it does."""
@@ -240,7 +243,7 @@ async def _watched(task_id: UUID, user: Submitter, session: Session) -> TaskView
 async def events(view: Annotated[TaskView, Depends(_watched)], request: Request) -> AsyncIterator[ServerSentEvent]:
     """Send an event `task` with the task, as `GET /tasks/{task_id}` shows it, at each change.
 
-    The stream ends with the task, or after 20 seconds: then ask again, as a browser's `EventSource` does by itself.
+    The stream ends with the task, or after 8 seconds: then ask again, as a browser's `EventSource` does by itself.
     """
     shown = None
     until = time.monotonic() + STREAM_LIFETIME
