@@ -4,6 +4,8 @@ py-amqp waits for the broker's word after each message, which is a round trip an
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kombu import Connection
 
@@ -30,6 +32,24 @@ class Confirms:
         self._published += 1
         self._open.add(self._published)
         return self._published
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Send all that is published within in one piece at the end; nothing, if an error ends it.
+
+        py-amqp writes each message by itself. Each write is a record of TLS, and lets go of Python's lock, for which
+        this thread and the event loop then wait by turns.
+        """
+        transport = self.channel.connection.transport
+        # Not `write`, of which the connection has taken hold when it was made.
+        write, pieces = transport._write, list[bytes]()
+        # A copy, because it is shown the same memory each time.
+        transport._write = lambda piece: pieces.append(bytes(piece))
+        try:
+            yield
+        finally:
+            transport._write = write
+        transport.write(b"".join(pieces))
 
     def wait(self, patience: float, most: float) -> set[int]:
         """Wait until the broker has spoken of every message; return the numbers of those that it refused.

@@ -282,9 +282,10 @@ class Relay:
             maybe_declare(queue, confirms.channel)
         producer = celery_app.amqp.Producer(confirms.channel, auto_declare=False)
         numbers = {}
-        for task_id, kind, name in tasks:
-            numbers[confirms.expect()] = task_id
-            producer.publish(**message(kind, queues[name], task_id))
+        with confirms.together():
+            for task_id, kind, name in tasks:
+                numbers[confirms.expect()] = task_id
+                producer.publish(**message(kind, queues[name], task_id))
         refused = confirms.wait(PATIENCE, SILENCE)
         self._heard = time.monotonic()
         return [task_id for number, task_id in numbers.items() if number not in refused]

@@ -1,10 +1,13 @@
 """What the broker says of messages that were published together."""
 
+import socket
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from amqp.transport import SSLTransport, TCPTransport, _AbstractTransport
 
 from fba_app.tasks.confirms import Confirms
 
@@ -16,6 +19,11 @@ class Broker:
         self.answers = list(answers)
         self.events: dict[str, set[Callable[..., None]]] = defaultdict(set)
         self.confirms = False
+        self.transport: Any = None
+
+    @property
+    def connection(self) -> "Broker":
+        return self
 
     def channel(self) -> "Broker":
         return self
@@ -30,6 +38,56 @@ class Broker:
         name, number, multiple = self.answers.pop(0)
         for callback in self.events[name]:
             callback(number, multiple)
+
+
+@pytest.fixture(params=[SSLTransport, TCPTransport])
+def transport(request: pytest.FixtureRequest) -> Iterator[tuple[_AbstractTransport, socket.socket]]:
+    """How py-amqp writes with and without TLS, and the other end, which has no TLS."""
+    near, far = socket.socketpair()
+    with near, far:
+        far.settimeout(0)
+        made = request.param("broker")
+        if request.param is TCPTransport:
+            made.sock = near
+            made._setup_transport()
+        else:
+            made.sock = SimpleNamespace(write=near.send)
+        yield made, far
+        made.sock = None
+
+
+def test_what_is_published_together_is_sent_in_one_piece_at_the_end(
+    transport: tuple[_AbstractTransport, socket.socket],
+) -> None:
+    broker = Broker()
+    broker.transport, far = transport
+    confirms = Confirms(broker)
+    # The same memory each time, as py-amqp has it
+    memory = bytearray(b"first,")
+    with confirms.together():
+        broker.transport.write(memoryview(memory))
+        memory[:] = b"second"
+        broker.transport.write(memoryview(memory))
+        with pytest.raises(BlockingIOError):
+            far.recv(100)
+    assert far.recv(100) == b"first,second"
+    broker.transport.write(b"by itself")
+    assert far.recv(100) == b"by itself"
+
+
+def test_nothing_is_sent_of_what_an_error_ends(transport: tuple[_AbstractTransport, socket.socket]) -> None:
+    broker = Broker()
+    broker.transport, far = transport
+
+    def publish() -> None:
+        with Confirms(broker).together():
+            broker.transport.write(b"lost")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        publish()
+    broker.transport.write(b"by itself")
+    assert far.recv(100) == b"by itself"
 
 
 def published(broker: Any, count: int) -> Confirms:
