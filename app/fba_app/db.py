@@ -7,7 +7,19 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from psycopg.errors import LockNotAvailable
-from sqlalchemy import URL, DateTime, Engine, MetaData, Text, Uuid, create_engine
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    DateTime,
+    Engine,
+    MetaData,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    create_engine,
+    func,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -68,7 +80,13 @@ PATIENCE = USER_TIMEOUT // 1000
 As long as one that stands may be without an answer. A host that is busy with images for a moment is slow, not away.
 """
 
-CONNECT_ARGS: dict[str, Any] = {"connect_timeout": PATIENCE, **LIBPQ_OPTIONS}
+CONNECT_ARGS: dict[str, Any] = {
+    "connect_timeout": PATIENCE,
+    # A statement that is prepared keeps its plan. That of a table that was empty is kept for the first ten thousands of
+    # rows too, which it is wrong for, until PostgreSQL looks at the table again: after a minute or two.
+    "prepare_threshold": None,
+    **LIBPQ_OPTIONS,
+}
 
 ENGINE_OPTIONS: dict[str, Any] = {
     "connect_args": CONNECT_ARGS,
@@ -77,6 +95,14 @@ ENGINE_OPTIONS: dict[str, Any] = {
     # Which would tell the log what requests and tasks are about.
     "hide_parameters": True,
 }
+
+
+def any_of(found: Select[Any]) -> ColumnElement[Any]:
+    """Any of the values that a query finds, to compare a column with. The query is made once.
+
+    One in `IN (…)` that locks what it finds can be made for each row anew: that depends on the plan.
+    """
+    return any_(func.array(found.scalar_subquery()))
 
 
 def waited_for_a_lock(error: BaseException) -> bool:

@@ -65,7 +65,7 @@ def _delete(key: InstrumentedAttribute[Any], created_at: InstrumentedAttribute[A
     deleted = 0
     while True:
         with db.session() as session, session.begin():
-            gone = len(session.scalars(delete(key.class_).where(key.in_(batch)).returning(key)).all())
+            gone = len(session.scalars(delete(key.class_).where(key == db.any_of(batch)).returning(key)).all())
         deleted += gone
         if gone < BATCH:
             return deleted

@@ -36,7 +36,7 @@ GIVEN = [_table.c[name] for name in ("id", "kind", "queue", "state", "arguments"
 
 _filled = [each for each in _table.c if each not in set(GIVEN) and (each.default or each.server_default) is not None]
 
-# All rows are one parameter. So it is the same statement for any number of them, which is prepared once.
+# All rows are one parameter. So it is the same statement for any number of them, and is put together once.
 _rows = func.jsonb_to_recordset(bindparam("rows", type_=JSONB)).table_valued(
     *(column(each.name, each.type) for each in GIVEN)
 )

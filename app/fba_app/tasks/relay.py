@@ -109,7 +109,7 @@ def requeue_lost(session: Session) -> int:
     """Queue the tasks again whose worker has not been heard of for a lease; return how many."""
     # One that is just being changed has somebody, and a frozen worker must not hold up all others.
     lost = select(Task.id).where(Task.state == State.RUNNING, Task.lease_until < func.now())
-    requeue = update(Task).where(Task.id.in_(lost.with_for_update(skip_locked=True)))
+    requeue = update(Task).where(Task.id == db.any_of(lost.with_for_update(skip_locked=True)))
     requeued = requeue.values(state=State.QUEUED, claim=None, lease_until=None, published_at=None, due_at=func.now())
     return len(session.execute(requeued.returning(Task.id)).all())
 
@@ -123,8 +123,8 @@ def requeue_unheard(session: Session, queue: str) -> int:
     old = func.now() - func.greatest(age, timedelta(seconds=UNHEARD))
     waiting = Task.state.in_([State.QUEUED, State.RETRYING])
     lost = select(Task.id).where(waiting, Task.queue == queue, Task.published_at < old)
-    unheard = update(Task).where(Task.id.in_(lost.with_for_update(skip_locked=True))).values(published_at=None)
-    return len(session.execute(unheard.returning(Task.id)).all())
+    unheard = update(Task).where(Task.id == db.any_of(lost.with_for_update(skip_locked=True)))
+    return len(session.execute(unheard.values(published_at=None).returning(Task.id)).all())
 
 
 class Relay:

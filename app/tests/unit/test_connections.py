@@ -260,7 +260,7 @@ def test_the_relay_adds_its_patience_to_the_options_of_all(monkeypatch: pytest.M
 
 def test_a_postgresql_that_vanishes_is_noticed() -> None:
     options = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-    assert db.ENGINE_OPTIONS["connect_args"] == {"connect_timeout": 10} | options
+    assert db.ENGINE_OPTIONS["connect_args"] == {"connect_timeout": 10, "prepare_threshold": None} | options
 
 
 def test_a_redis_that_vanishes_is_noticed() -> None:
