@@ -32,7 +32,7 @@ from fba_app.tasks.models import DUE, LEASE, State, Task
 from fba_app.tasks.registry import CPU_QUEUE, IO_QUEUE
 
 INTERVAL = 1.0
-"""Seconds between two looks at everything. Whoever wakes the relay has it publish without it."""
+"""Seconds between two looks at everything. Whoever wakes the relay has it publish without such a look."""
 
 PACE = 0.02
 """Seconds from one look to the next at least: whoever wakes the relay meanwhile shares the next one.

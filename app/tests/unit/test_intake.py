@@ -92,19 +92,21 @@ def test_who_comes_meanwhile_shares_the_next_statement() -> None:
 
 
 def test_who_comes_while_the_connection_is_given_back_is_written() -> None:
-    class Slow(Table):
-        async def release(self) -> None:
-            await super().release()
-            await self.go.wait()
-
     async def check() -> None:
+        given_back = asyncio.Event()
+
+        class Slow(Table):
+            async def release(self) -> None:
+                await super().release()
+                await given_back.wait()
+
         table = Slow()
         door = Intake(lambda: table)
         assert await door.add(row())
-        table.go.clear()
+        assert table.released == 1
         late = asyncio.create_task(door.add(row()))
         await settle()
-        table.go.set()
+        given_back.set()
         assert await asyncio.wait_for(late, timeout=5)
         assert table.batches == [1, 1]
 
