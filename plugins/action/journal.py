@@ -30,6 +30,7 @@ class ActionModule(ActionBase):
                 "task": {"type": "str", "default": ""},
                 "message": {"type": "raw", "default": ""},
                 "container": {"type": "dict"},
+                "leaves_as": {"type": "str", "default": ""},
                 "applied": {"type": "bool", "default": True},
             },
             required_one_of=[["step", "container"]],
@@ -53,7 +54,9 @@ class ActionModule(ActionBase):
                 # From now on, this is what the host runs
                 here = {name: args["container"][name] for name in ("service", "image", "spec")}
                 here["state"] = "exited" if args["container"]["what"] == "run" else "running"
-                changed["fba_containers"] = {**facts.get("fba_containers", {}), args["container"]["container"]: here}
+                name, known = args["container"]["container"], facts.get("fba_containers", {})
+                earlier = {args["leaves_as"]: known.get(name, here)} if args["leaves_as"] else {}
+                changed["fba_containers"] = {**known, **earlier, name: here}
         result["ansible_facts"] = changed
         result["changed"] = False
         return result

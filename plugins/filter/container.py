@@ -37,6 +37,10 @@ COMMANDS = {"reload": RELOAD, "backup": BACKUP}
 TLS = "/run/fba/tls"
 HANDOVER = 5
 LOCK_SERVICE = "/run/fba/lock/pg_service.conf"
+# Behind the name of a container that finishes what it does beside its successor
+LEAVING = "_leaving"
+# What says how a container is replaced, and not what it is
+MANNERS = (*COMMANDS, "start_first")
 # Files that count for the hash only by the folder that is mounted for them: one more is no reason for another container
 UNCOUNTED = ("nothing", "keep")
 
@@ -218,7 +222,7 @@ def container_hash(spec: dict[str, Any], key: str, context: Any = None) -> str:
     for it, so where another file brings that folder it does not count at all. Keyed, because the label it goes into is public and files
     hold secrets. `context` is what else the container is made from, such as the time zone.
     """
-    explicit = {name: value for name, value in spec.items() if name not in COMMANDS}
+    explicit = {name: value for name, value in spec.items() if name not in MANNERS}
     files = _with_defaults(spec)["files"]
     counted = [entry for entry in files if entry["on_change"] not in UNCOUNTED]
     folders = {str(PurePosixPath(entry["path"]).parent) for entry in files if entry["on_change"] in UNCOUNTED}
@@ -327,6 +331,7 @@ def container_plan(
         "files": container_files(spec, root, tools),
         "reload": ["sh", RELOAD] if spec.get("reload") else [],
         "reload_files": container_reload_files(spec, root),
+        "leaves_as": spec["name"] + LEAVING if spec.get("start_first") else "",
         "options": options,
     }
 
@@ -337,7 +342,7 @@ def container_list(
     """Return `name`, `stop_timeout` (seconds) and `reload` of containers, as docker_host_info lists them, in the order `start` or `stop`.
 
     With `once`, also those that ran to their end and are kept as a record. With `services` those of these alone, with `running` those alone
-    that run.
+    that run. One that finishes what it does beside its successor is none to start: it is only in the order `stop`.
     """
 
     def rank(container: dict[str, Any]) -> tuple[int, str]:
@@ -350,6 +355,7 @@ def container_list(
         if (once or container["Labels"].get("fba.once") != "true")
         and (services is None or container["Labels"].get("fba.service") in services)
         and (not running or container["State"] == "running")
+        and (order == "stop" or not container["Names"][0].endswith(LEAVING))
     ]
     found = [
         {

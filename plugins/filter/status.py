@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ansible_collections.fba.stack.plugins.filter.container import LEAVING
 from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
 
 UPTIME = re.compile(
@@ -30,6 +31,9 @@ def _health(container: dict[str, Any]) -> tuple[str, str]:
         # Also a paused container is up
         ended = match and match["verb"] != "Up" and time
         return container["State"], f"stopped {time} ago" if ended else time or "-"
+    if container["Names"][0].endswith(LEAVING):
+        # It answers no check any more
+        return "finishing", time
     health = (match["health"] if match else None) or "no check"
     return health.removeprefix("health: "), time
 

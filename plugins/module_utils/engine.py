@@ -29,26 +29,46 @@ class EngineConnection(http.client.HTTPConnection):
         self.sock.connect(SOCKET)
 
 
+def _answer(method: str, path: str, body: Any, patience: float) -> bytes | None:
+    """Return what the engine answers, or None where it knows no such thing."""
+    connection = EngineConnection("localhost", timeout=patience)
+    try:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status == 404:
+            return None
+        if not 200 <= answer.status < 300:
+            raise EngineAway(f"it answers {answer.status}: {content.decode('utf-8', 'replace').strip()}")
+        return content
+    except (OSError, http.client.HTTPException) as error:
+        raise EngineAway(str(error) or type(error).__name__) from error
+    finally:
+        connection.close()
+
+
 def look_up(path: str, patience: float = LONG_PATIENCE) -> Any:
     """Return the engine's JSON answer, or None where it knows no such thing.
 
     Raises:
         EngineAway: it has not answered within so many seconds, or not so.
     """
-    connection = EngineConnection("localhost", timeout=patience)
+    content = _answer("GET", path, None, patience)
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        content = answer.read()
-        if answer.status == 404:
-            return None
-        if answer.status != 200:
-            raise EngineAway(f"it answers {answer.status}: {content.decode('utf-8', 'replace').strip()}")
-        return json.loads(content)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise EngineAway(str(error) or type(error).__name__) from error
-    finally:
-        connection.close()
+        return None if content is None else json.loads(content)
+    except ValueError as error:
+        raise EngineAway(str(error)) from error
+
+
+def tell(method: str, path: str, body: Any = None, patience: float = LONG_PATIENCE) -> None:
+    """Have the engine do something, with `body` as JSON.
+
+    Raises:
+        EngineAway: it has not answered within so many seconds, has refused, or knows no such thing.
+    """
+    if _answer(method, path, body, patience) is None:
+        raise EngineAway(f"it knows nothing of {path}")
 
 
 def ask_engine(path: str) -> Any:

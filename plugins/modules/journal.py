@@ -32,6 +32,10 @@ options:
   container:
     description: What happened to a container, as the filter P(fba.stack.container_verdict#filter) has it.
     type: dict
+  leaves_as:
+    description: The name under which the one that was there before finishes what it does, where it does.
+    type: str
+    default: ""
   applied:
     description: Whether it has happened, and is not only planned. The fact C(fba_containers) then says what the container is.
     type: bool

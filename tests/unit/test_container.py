@@ -118,8 +118,9 @@ def test_hash_changes_with_what_needs_another_container(spec: dict[str, Any]) ->
         changed(files=SPEC["files"][::-1]),
         changed(environment={"B": "2", "A": "1"}),
         dict(reversed(SPEC.items())),
+        changed(start_first=True),
     ],
-    ids=["reloaded file", "reload command", "order of files", "order of environment", "order of keys"],
+    ids=["reloaded file", "reload command", "order of files", "order of environment", "order of keys", "how it is replaced"],
 )
 def test_hash_stays_with_what_a_running_container_takes_over(spec: dict[str, Any]) -> None:
     assert container_hash(spec, "key") == container_hash(SPEC, "key")
@@ -393,6 +394,11 @@ def test_a_plan_is_worked_out_from_the_spec_and_the_folders() -> None:
     assert (without["reload"], without["log_dir"], without["once"]) == ([], None, True)
 
 
+@pytest.mark.parametrize(("given", "name"), [({}, ""), ({"start_first": False}, ""), ({"start_first": True}, f"{SPEC['name']}_leaving")])
+def test_a_plan_says_whether_one_finishes_beside_its_successor(given: dict[str, Any], name: str) -> None:
+    assert container_plan(changed(**given), "key", {}, (ROOT, LOGS, CERTIFICATES), TOOLS)["leaves_as"] == name
+
+
 def test_what_is_the_hosts_is_never_writable() -> None:
     found = mounts(changed(binds={"/srv/checkout/app/shop": "/app/shop"}))
     assert found["/app/shop"] == {"type": "bind", "source": "/srv/checkout/app/shop", "target": "/app/shop", "read_only": True}
@@ -471,6 +477,7 @@ FOUND = [
     container("fba_celery_worker", "worker", stop_timeout="640"),
     container("fba_postgres", "postgres"),
 ]
+LEAVES = container("fba_celery_worker_leaving", "worker")
 ORDER = ["fba_postgres", "fba_celery_worker", "fba_server_1", "fba_server_2", "fba_nginx", "fba_later"]
 
 
@@ -486,6 +493,12 @@ def test_services_start_after_what_they_stand_on_and_stop_before_it() -> None:
 
 def test_ended_containers_are_reached_when_asked_for() -> None:
     assert set(names("start", once=True)) == {*ORDER, "fba_migrate"}
+
+
+def test_one_that_finishes_beside_its_successor_is_stopped_and_never_started() -> None:
+    assert [entry["name"] for entry in container_list([*FOUND, LEAVES], "start", once=True)] == names("start", once=True)
+    stopped = [entry["name"] for entry in container_list([*FOUND, LEAVES], "stop")]
+    assert set(stopped) == {*ORDER, "fba_celery_worker_leaving"}
 
 
 def test_each_is_given_the_time_that_it_was_started_with() -> None:

@@ -42,6 +42,18 @@ def test_health_and_uptime(state: str, status: str, health: str, uptime: str) ->
     assert rows == [["redis", "one", "fba_redis", health, "fba/redis:8.0", uptime]]
 
 
+def test_one_that_finishes_beside_its_successor_is_not_sick() -> None:
+    leaves = [
+        container("running", "Up 2 hours (unhealthy)", "fba_celery_worker_leaving", "worker"),
+        container("running", "Up 9 seconds (healthy)", "fba_celery_worker", "worker"),
+    ]
+    rows = status_rows({"one": leaves}, {"worker": ["one"]})
+    assert [row[2:4] for row in rows] == [["fba_celery_worker", "healthy"], ["fba_celery_worker_leaving", "finishing"]]
+    # One that has ended is what it is
+    leaves[0] |= {"State": "exited", "Status": "Exited (0) 4 minutes ago"}
+    assert status_rows({"one": leaves}, {"worker": ["one"]})[1][3] == "exited"
+
+
 def test_the_table_is_what_should_run_and_what_does() -> None:
     up = "Up 5 minutes (healthy)"
     found = {

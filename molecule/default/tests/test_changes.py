@@ -1,6 +1,8 @@
 """What the playbooks do to a stack that is there: nothing else than they should."""
 
+import json
 import re
+from datetime import datetime
 
 
 def test_check_mode_tells_what_would_change_and_changes_nothing(stack):
@@ -26,11 +28,16 @@ def test_a_server_that_does_not_start_is_taken_back_and_nothing_else_is_touched(
     assert set(stack.containers()) == stack.services == stack.healthy()
 
 
-def test_a_changed_variable_touches_what_it_is_about(stack):
+def test_a_changed_variable_touches_what_it_is_about(stack, log_in):
     closed = stack.play("maintenance.yml", "-e", "maintenance=on")
     assert closed.returncode == 0, closed.stdout
     before = {name: stack.started_at(name) for name in stack.services}
-    run = stack.play("site.yml", "-e", '{"nginx_body_limit": "6m", "beat_log_level": "debug", "redis_publish_port": 6380}')
+    # Nearly all that there is: not to be had twice
+    memory = int(stack.host.check_output("awk '/^MemTotal/ {print int($2 / 1024) - 100}' /proc/meminfo"))
+    admin = log_in()
+    task = admin.submit("sleep", {"duration": 30})
+    options = {"nginx_body_limit": "6m", "beat_log_level": "debug", "redis_publish_port": 6380, "worker_memory": f"{memory}m"}
+    run = stack.play("site.yml", "-e", json.dumps(options))
     # What an operator has closed, a deploy does not open
     answers = [stack.fetch(path)[0] for path in ("/", "/health/ready")]
     opened = stack.play("maintenance.yml", "-e", "maintenance=off")
@@ -40,7 +47,11 @@ def test_a_changed_variable_touches_what_it_is_about(stack):
     assert stack.healthy() == stack.services
     # Beat has another command; Redis a port, on loopback; nginx has read its file again
     changed = {name for name in stack.services if stack.started_at(name) != before[name]}
-    assert changed == {"fba_celery_beat", "fba_redis"}
+    assert changed == {"fba_celery_beat", "fba_celery_worker", "fba_redis"}
+    # Without the memory for two, a worker starts when the one before it has finished
+    seen = admin.see(task)
+    assert (seen["state"], seen["attempt"]) == ("succeeded", 1)
+    assert datetime.fromisoformat(stack.started_at("fba_celery_worker")) > datetime.fromisoformat(seen["finished_at"])
     listening = [line.split()[3] for line in stack.host.check_output("ss -Hltn").splitlines()]
     assert [address for address in listening if address.endswith(":6380")] == ["127.0.0.1:6380"]
     # The application has a limit of its own

@@ -152,6 +152,9 @@ def test_a_release_that_is_interrupted_goes_on_and_nobody_notices(fleet, traffic
     schedules.append(log_in_at(fleet.door).expect(201, "POST", "/schedules", json=often).json()["id"])
     source = sources("first", *FIRST)
     before = record(fleet)["current"] if fleet["app1"].host.file("/var/lib/fba/releases.json").exists else ""
+    # They last longer than the release until it is interrupted, and enough of them for each process of each worker to have one
+    client = log_in_at(fleet.door)
+    long = [client.submit("sleep", {"duration": 180}) for _ in range(16)]
     command, environment = playbook_command("release.yml", *source, "-e", '{"release_reason": "greetings for all"}')
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -167,12 +170,18 @@ def test_a_release_that_is_interrupted_goes_on_and_nobody_notices(fleet, traffic
             assert re.search(r"has locked the stack since \S+Z for release \(greetings for all\)", other.stdout), other.stdout[-2000:]
         finally:
             interrupt(run)
+    # The old ones run what they had begun, and the new ones take what comes
+    leaving = {stack.name: stack.containers()["fba_celery_worker_leaving"]["State"]["Running"] for stack in fleet.of("worker")}
+    assert leaving == {"work1": True, "work2": True}
+    assert {stack.name for stack in fleet.of("worker") if "fba_celery_worker" in stack.healthy()} == {"work1", "work2"}
+    assert {client.see(task)["state"] for task in long} == {"running"}
     resumed = fleet.door.play("release.yml", *source)
     assert resumed.returncode == 0, resumed.stdout[-5000:]
     assert version(fleet) == "1.0.1"
     now = record(fleet)
     image = now["releases"][0]["image"]
     assert is_whole(fleet, image)
+    assert {(task["state"], task["attempt"]) for task in map(client.see, long)} == {("succeeded", 1)}
     assert now["releases"][0]["previous"] == before or not before
     assert {record(fleet, host)["current"] for host in fleet.members()} == {now["current"]}
     log = [json.loads(line) for line in fleet["app1"].host.check_output("tail -n 2 /var/log/fba/deploys.jsonl").splitlines()]
@@ -196,7 +205,7 @@ def test_a_rollback_leaves_the_tasks_of_the_newer_release_done(fleet, traffic, l
     assert is_whole(fleet, image)
     assert last_run(fleet)["verb"] == "rollback"
     # In the reverse order
-    assert [step["step"] for step in last_run(fleet)["steps"]] == ["servers", "beat", "spare servers"]
+    assert [step["step"] for step in last_run(fleet)["steps"]] == ["servers", "beat", "retired containers"]
     assert {client.see(task)["state"] for task in greeted} == {"succeeded"}
     assert_unnoticed(fleet, traffic)
 
