@@ -32,17 +32,18 @@ class ActionModule(ActionBase):
 
     def _load(self, role: str, *path: str) -> dict[str, Any]:
         file = ROLES.joinpath(role, *path)
-        return self._loader.load_from_file(str(file), trusted_as_template=True) or {} if file.exists() else {}
+        return self._loader.load_from_file(str(file), cache="none", unsafe=True, trusted_as_template=True) or {} if file.exists() else {}
 
-    def _leaving(self, given: dict[str, Any]) -> list[str]:
-        """Return the hosts that are to be taken out. A value that is no list is refused with the others."""
+    def _shared(self, name: str, given: dict[str, Any], otherwise: Any, **option: Any) -> Any:
+        """Return a shared variable that is needed before all are looked at. What is wrong with it is told with the others."""
         variables = self._load("common", "defaults", "main.yml") | given
         templar = self._templar.copy_with_new_env(available_variables=variables)
         try:
-            value = templar.template(variables.get("fba_leaving", []))
+            value = templar.template(variables[name])
         except AnsibleError:
-            return []
-        return check_type("fba_leaving", {"type": "list", "elements": "str"}, value)[0] or []
+            return otherwise
+        value, wrong = check_type(name, option, value)
+        return otherwise if wrong else value
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check every variable of every role that this host will see."""
@@ -50,7 +51,18 @@ class ActionModule(ActionBase):
         self.validate_argument_spec({})
         given = dict(task_vars or {})
         host = given["inventory_hostname"]
-        groups, leaving = given["groups"], self._leaving(given)
+        groups, leaving = given["groups"], self._shared("fba_leaving", given, [], type="list", elements="str")
+        name = self._shared("fba_name", given, "fba", type="str")
+        network = self._shared("fba_network", given, f"{name}_network", type="str")
+        before = time.time()
+        wanted = {"stack": name, "network": network, "volumes": [f"{name}_postgres"]}
+        state = self._execute_module("fba.stack.host_state", wanted, task_vars=task_vars)
+        after = time.time()
+        if state.get("failed"):
+            return state
+        # What variables are made of besides what was gathered before
+        given["ansible_facts"] = {**given["ansible_facts"], **state["ansible_facts"]}
+
         # Its services' variables are of no concern any more if it leaves
         roles = [*EVERYWHERE, *(service for service in SERVICES if host in members(groups, service, leaving))]
 
@@ -94,13 +106,6 @@ class ActionModule(ActionBase):
             asked=given["ansible_play_hosts_all"],
             reached=given["ansible_play_hosts"],
         )
-        name = values.get("fba_name", "fba")
-        wanted = {"stack": name, "network": values.get("fba_network", f"{name}_network"), "volumes": [f"{name}_postgres"]}
-        before = time.time()
-        state = self._execute_module("fba.stack.host_state", wanted, task_vars=task_vars)
-        after = time.time()
-        if state.get("failed"):
-            return state
         problems += check(
             values,
             fleet,

@@ -26,6 +26,27 @@ def release_name(image: str) -> str:
     return digest.partition(":")[2][:12] or "latest"
 
 
+def release_entry(
+    image: str, source: Mapping[str, Any], run: Mapping[str, Any], incompatible: Mapping[str, str], rollback: bool
+) -> dict[str, Any]:
+    """Return what fba.stack.run_record is told of the release that an image is.
+
+    `source` is what the lookup fba.stack.source_version knows of its source, `run` what fba.stack.lock does of this run. A dictionary of
+    templates would say the same, and would be worked out anew for each of its parts.
+    """
+    return {
+        "release": release_name(image),
+        "image": image,
+        "version": source["version"],
+        "commit": source["commit"],
+        "by": run["owner"],
+        "at": run["since"],
+        "reason": run["reason"],
+        "incompatible": incompatible,
+        "rollback": rollback,
+    }
+
+
 def journal_of(hostvars: Mapping[str, Any], host: str) -> dict[str, Any]:
     """Return what fba.stack.journal has noted of a host in this run: `steps` and `containers`."""
     facts = hostvars[host].get("ansible_facts") or {}
@@ -210,6 +231,7 @@ class FilterModule:
             "outcome": outcome,
             "plan_rows": plan_rows,
             "reached_nginx": reached_nginx,
+            "release_entry": release_entry,
             "release_name": release_name,
             "released_text": released_text,
             "rollback_target": rollback_target,

@@ -93,6 +93,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+lacking:
+  description: Whether it lacks anything.
+  type: bool
+  returned: always
 packages:
   description: Those of the packages that are not installed.
   type: list
@@ -220,14 +224,14 @@ def main():
     )
     given = module.params
     options = given["engine_options"]
-    module.exit_json(
-        changed=False,
-        packages=lacking_packages(module, given["packages"]),
-        engine_options=wanted_options(module, given["engine_config"], options) if options is not None else None,
-        services=lacking_services(module, given["services"]),
-        files=[entry["path"] for entry in given["files"] if lacks_file(**entry)],
-        network=bool(given["network"]) and lacks_network(**given["network"]),
-    )
+    found = {
+        "packages": lacking_packages(module, given["packages"]),
+        "engine_options": wanted_options(module, given["engine_config"], options) if options is not None else None,
+        "services": lacking_services(module, given["services"]),
+        "files": [entry["path"] for entry in given["files"] if lacks_file(**entry)],
+        "network": bool(given["network"]) and lacks_network(**given["network"]),
+    }
+    module.exit_json(changed=False, lacking=any(found.values()), **found)
 
 
 if __name__ == "__main__":

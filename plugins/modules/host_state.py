@@ -44,6 +44,8 @@ RETURN = r"""
 ansible_facts:
   description:
     - C(fba_engine), the same as RV(engine).
+    - C(processor_nproc), the number of processors that a process may use. M(ansible.builtin.setup) has it among the facts about hardware,
+      which take longer.
     - With O(stack), C(fba_containers), the same as RV(containers), which a run keeps current; and C(fba_containers_before), the same,
       which stays as it is, for what a run replaces and why.
   type: dict
@@ -242,7 +244,7 @@ def main():
             with open(version_file, encoding="ascii") as handle:
                 versions[name] = handle.read().strip()
     known = known_containers(containers)
-    facts = {"fba_engine": info.get("ServerVersion", "")}
+    facts = {"fba_engine": info.get("ServerVersion", ""), "processor_nproc": len(os.sched_getaffinity(0))}
     if module.params["stack"]:
         facts.update(fba_containers=known, fba_containers_before=known)
     module.exit_json(

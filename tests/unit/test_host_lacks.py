@@ -74,7 +74,23 @@ def run(run_module: Callable[..., ModuleRun], host: Path) -> Run:
 def test_nothing_is_asked_for(run: Run) -> None:
     answer = run()
     del answer["invocation"]
-    assert answer == {"changed": False, "packages": [], "engine_options": None, "services": [], "files": [], "network": False}
+    nothing = {"packages": [], "engine_options": None, "services": [], "files": [], "network": False}
+    assert answer == {"changed": False, "lacking": False, **nothing}
+
+
+@pytest.mark.parametrize(
+    ("asked", "lacking"),
+    [
+        ({"packages": ["docker.io"], "services": ["docker"], "engine_options": {"live-restore": True}, "network": NETWORK}, False),
+        ({"packages": ["mmdebstrap"]}, True),
+        ({"services": ["cron"]}, True),
+        ({"engine_options": {"live-restore": False}}, True),
+        ({"files": [{"path": "/nonexistent/file", "content": "", "mode": "0644"}]}, True),
+        ({"network": {**NETWORK, "name": "another"}}, True),
+    ],
+)
+def test_whether_anything_is_lacking(run: Run, asked: dict[str, Any], lacking: bool) -> None:
+    assert run(**asked)["lacking"] is lacking
 
 
 @pytest.mark.parametrize("known", ["docker.io installed\n", "docker.io installed\npython3-requests config-files\n"])

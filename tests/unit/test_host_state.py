@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
 import socketserver
 import threading
@@ -74,6 +75,7 @@ class Engine(http.server.BaseHTTPRequestHandler):
     """Answers as the engine does."""
 
     volumes: ClassVar[dict[str, str]] = {}
+    told: ClassVar[list[tuple[Any, ...]]] = []
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -128,6 +130,12 @@ class Engine(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.told.append((self.path, self.headers.get("Content-Type"), body))
+        self.send_response({"/containers/one/kill": 204, "/containers/one/update": 200}.get(self.path, 404))
+        self.end_headers()
+
     def address_string(self) -> str:
         return "unix"
 
@@ -166,13 +174,23 @@ def test_the_engine_is_asked(engine: dict[str, str]) -> None:
         engine_utils.look_up("/broken")
 
 
+def test_the_engine_is_told(engine: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(Engine, "told", told)
+    engine_utils.tell("POST", "/containers/one/kill")
+    engine_utils.tell("POST", "/containers/one/update", {"a": 1})
+    assert told == [("/containers/one/kill", None, b""), ("/containers/one/update", "application/json", b'{"a": 1}')]
+    with pytest.raises(engine_utils.EngineAway, match="it knows nothing of /containers/two/kill"):
+        engine_utils.tell("POST", "/containers/two/kill")
+
+
 def test_no_engine_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     monkeypatch.setattr(engine_utils, "SOCKET", str(tmp_path / "nothing.sock"))
     assert host_state.ask_engine("/info") is None
     with pytest.raises(engine_utils.EngineAway, match="No such file"):
         engine_utils.look_up("/info")
     state = run(volumes=["fba_postgres"])
-    assert state["ansible_facts"] == {"fba_engine": ""}
+    assert state["ansible_facts"] == {"fba_engine": "", "processor_nproc": len(os.sched_getaffinity(0))}
     assert (state["engine"], state["bridge"], state["volumes"], state["postgres_versions"], state["changed"]) == ("", "", [], {}, False)
     assert state["memory"] > 2**26
     assert state["disk_free"] > 0

@@ -25,6 +25,7 @@ from ansible_collections.fba.stack.plugins.filter.release import (
     outcome,
     plan_rows,
     reached_nginx,
+    release_entry,
     release_name,
     released_text,
     rollback_target,
@@ -77,6 +78,13 @@ def test_what_has_become_of_a_container_is_what_is_there(journal: Run) -> None:
     # A plan changes nothing
     assert journal(before, container=VERDICT, applied=False)["fba_containers"] == before["fba_containers"]
     assert journal(before, container={**VERDICT, "what": "run"})["fba_containers"]["fba_server_1"]["state"] == "exited"
+
+
+def test_one_that_finishes_beside_its_successor_is_there_too(journal: Run) -> None:
+    old = {"service": "server", "image": "fba/app:1", "spec": "a", "state": "running"}
+    facts = journal({"fba_containers": {"fba_server_1": old}}, container=VERDICT, leaves_as="fba_server_1_leaving")
+    assert facts["fba_containers"]["fba_server_1_leaving"] == old
+    assert facts["fba_containers"]["fba_server_1"]["image"] == "fba/app:2"
 
 
 def step(name: str, ended: float | None = 2.0, **failure: str) -> dict[str, Any]:
@@ -159,6 +167,21 @@ def test_the_log_says_who_did_what_and_how_it_ended() -> None:
         ("r1", "interrupted"),
         ("r2", "failed"),
     ]
+
+
+def test_a_release_is_recorded_with_its_source_and_whose_it_is() -> None:
+    run = {"run": "r2", "verb": "release", "owner": "ann@laptop", "reason": "prices", "since": "2026-11-21T10:00:00Z", "began": 0.0}
+    assert release_entry("fba/app:2", {"version": "1.1", "commit": "abc", "incompatible": {}}, run, {"0007.py": "gone"}, False) == {
+        "release": "2",
+        "image": "fba/app:2",
+        "version": "1.1",
+        "commit": "abc",
+        "by": "ann@laptop",
+        "at": "2026-11-21T10:00:00Z",
+        "reason": "prices",
+        "incompatible": {"0007.py": "gone"},
+        "rollback": False,
+    }
 
 
 def test_what_ran_before_there_was_a_record() -> None:

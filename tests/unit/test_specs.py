@@ -115,6 +115,55 @@ def test_what_a_role_is_asked_for_is_an_entry_point_and_gets_its_parameters() ->
         assert unknown == set(), f"{path.relative_to(ROOT)}: {role}/{entry}"
 
 
+def container_specs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every spec that a role hands to the role `container`, as it is written: where, and the spec."""
+
+    def look(place: str, tree: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        if isinstance(tree, list):
+            for entry in tree:
+                yield from look(place, entry)
+        elif isinstance(tree, dict):
+            for name, value in tree.items():
+                if isinstance(value, dict) and (name == "container_spec" or {"service", "image", "user"} <= value.keys()):
+                    yield f"{place}: {name}", value
+                else:
+                    yield from look(place, value)
+
+    for path in (*ROOT.glob("roles/*/tasks/*.yml"), *ROOT.glob("roles/*/vars/*.yml")):
+        yield from look(str(path.relative_to(ROOT)), yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def unknown_keys(given: Any, known: dict[str, Any]) -> set[str]:
+    """Return the keys of a dictionary, and of those in it, that its options do not have. What is a template is left out."""
+    found = {name for name in given if name not in known}
+    for name in given.keys() - found:
+        options = known[name].get("options")
+        parts = given[name] if isinstance(given[name], list) else [given[name]]
+        for part in parts if options else []:
+            if isinstance(part, dict):
+                found |= {f"{name}.{each}" for each in unknown_keys(part, options)}
+    return found
+
+
+def test_a_container_is_described_by_what_there_is() -> None:
+    """The collection's own roles are not checked when they run: it takes a tenth of a second for each container."""
+    found = dict(container_specs())
+    roles = {place.split("/")[1] for place in found}
+    assert roles >= {"postgres", "redis", "rabbitmq", "server", "worker", "beat", "flower", "nginx", "images"}
+    known = entry_points("container")["main"]["options"]["container_spec"]["options"]
+    required = {name for name, option in known.items() if option.get("required")}
+    for place, spec in found.items():
+        assert unknown_keys(spec, known) == set(), place
+        # One that runs to its end has no health check; names are given where replicas are counted
+        assert required - {"health", "name"} <= spec.keys(), place
+
+
+def test_a_key_that_is_none_is_found() -> None:
+    known = {"name": {}, "files": {"options": {"path": {}}}, "health": {"options": {"test": {}}}}
+    given = {"name": "one", "nmae": "two", "files": [{"path": "/a", "mod": "0"}, "{{ template }}"], "health": {"tets": []}}
+    assert unknown_keys(given, known) == {"nmae", "files.mod", "health.tets"}
+
+
 def test_every_entry_point_is_asked_for() -> None:
     asked = {(role, entry) for _path, role, entry, _given in asked_for()}
     listed = {

@@ -153,7 +153,8 @@ def compose(stack):
     stack.host.check_output(f"mkdir --parents /root/compose && cat > /root/compose/compose.yml <<'END'\n{text}\nEND")
     seconds = {"first": [], "no-op": []}
     names = " ".join(stack.containers())
-    stack.host.check_output(f"docker stop {names}")
+    # All at once: a worker whose broker ends before it would wait for that for ten minutes
+    stack.host.check_output(f"docker stop --time 20 {names}")
     # A server whose database is gone before it would wait for as long as it may
     up, down = ("docker compose --file /root/compose/compose.yml " + verb for verb in ("up --detach", "down --timeout 20"))
     for _ in range(ROUNDS):
