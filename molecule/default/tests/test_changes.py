@@ -29,13 +29,14 @@ def test_a_server_that_does_not_start_is_taken_back_and_nothing_else_is_touched(
 
 
 def test_a_changed_variable_touches_what_it_is_about(stack, log_in):
+    # Before it is closed. It runs until after the worker's turn to be replaced
+    admin = log_in()
+    task = admin.submit("sleep", {"duration": 40})
     closed = stack.play("maintenance.yml", "-e", "maintenance=on")
     assert closed.returncode == 0, closed.stdout
     before = {name: stack.started_at(name) for name in stack.services}
     # Nearly all that there is: not to be had twice
     memory = int(stack.host.check_output("awk '/^MemTotal/ {print int($2 / 1024) - 100}' /proc/meminfo"))
-    admin = log_in()
-    task = admin.submit("sleep", {"duration": 30})
     options = {"nginx_body_limit": "6m", "beat_log_level": "debug", "redis_publish_port": 6380, "worker_memory": f"{memory}m"}
     run = stack.play("site.yml", "-e", json.dumps(options))
     # What an operator has closed, a deploy does not open
