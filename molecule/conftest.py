@@ -183,7 +183,7 @@ class Stack:
 
     def consumes(self):
         """Return whether every pool of the worker says that it consumes. What Docker says of its health is some seconds old."""
-        return self.host.run("docker exec fba_celery_worker python3 /opt/worker/check.py -A fba_app.celery").rc == 0
+        return self.host.run("docker exec fba_celery_worker python3 /opt/worker/check.py").rc == 0
 
     def pids(self, container, process):
         """Return the host's process ids of a container's processes with that in their command line, the oldest first."""

@@ -581,16 +581,17 @@ def test_worker_has_another_node_name_each_time_and_keeps_it_for_the_check(tmp_p
     first, second = (words[words.index("-n") + 1] for words in started)
     assert first != second
     assert all(name.startswith("io-") and name.endswith(f"@{socket.gethostname()}") for name in (first, second))
-    assert started[0] == ["celery", "celery", "-A", "app", "worker", "-n", first, "--include", "tls_errors,buffered_events,less_memory"]
+    always = "tls_errors,broker_settings,buffered_events,less_memory"
+    assert started[0] == ["celery", "celery", "-A", "app", "worker", "-n", first, "--include", always]
     assert (tmp_path / "io.node").read_text() == second
     assert paths == ["/opt/include:/srv/app", "/opt/include"]
     monkeypatch.setattr(sys, "argv", ["run.py", "io", "--quiet-tasks", "celery", "worker"])
     module.main()
     assert started[2][1:3] == ["celery", "worker"]
-    assert started[2][-2:] == ["--include", "tls_errors,buffered_events,less_memory,quiet_tasks"]
+    assert started[2][-2:] == ["--include", f"{always},quiet_tasks"]
     monkeypatch.setattr(sys, "argv", ["run.py", "io", "celery", "worker", "-P", "gevent"])
     module.main()
-    assert started[3][-1] == "tls_errors,buffered_events,less_memory,batched_broker,lean_greenlets"
+    assert started[3][-1] == f"{always},batched_broker,lean_greenlets"
 
 
 def test_a_dead_tls_connection_leaves_no_error_for_the_others() -> None:
@@ -628,22 +629,22 @@ assert all(hasattr(getattr(ssl.SSLSocket, name), "__wrapped__") for name in ("do
 
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The worker's check, with a stand-in for Celery, which is in the application's image alone."""
-    celery = MagicMock()
-    monkeypatch.setitem(sys.modules, "celery", celery)
-    monkeypatch.setitem(sys.modules, "celery.app", celery.app)
-    monkeypatch.setitem(sys.modules, "celery.app.utils", celery.app.utils)
+    """The worker's check, with a stand-in for Celery's library, which is in the application's image alone (tests/worker has it)."""
+    kombu = MagicMock()
+    monkeypatch.setitem(sys.modules, "kombu", kombu)
+    monkeypatch.setitem(sys.modules, "kombu.pidbox", kombu.pidbox)
     module: Any = load(ROOT / "roles/worker/files/check.py")
     monkeypatch.setattr(module, "Path", lambda _path: tmp_path)
-    module.app = module.find_app.return_value
+    module.call = module.Mailbox.return_value.return_value.call
     module.nodes = tmp_path
+    (tmp_path / "broker.json").write_text('{"connection": {}, "mailbox": {}}')
     return module
 
 
-def check_worker(worker: Any, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any] | None) -> None:
+def check_worker(worker: Any, monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any]) -> None:
     """Run the check on workers that answer so."""
-    worker.app.control.inspect.return_value.active_queues.return_value = answers
-    monkeypatch.setattr(sys, "argv", ["check.py", "-A", "app"])
+    worker.call.return_value = [{node: answer} for node, answer in answers.items()]
+    monkeypatch.setattr(sys, "argv", ["check.py"])
     worker.main()
 
 
@@ -652,15 +653,17 @@ def test_workers_that_consume_are_well(worker: Any, monkeypatch: pytest.MonkeyPa
     (worker.nodes / "cpu.node").write_text("cpu-1@host")
     check_worker(worker, monkeypatch, {"io-1@host": [{"name": "io"}], "cpu-1@host": [{"name": "cpu"}]})
     # Only this container's are asked
-    assert worker.app.control.inspect.call_args.kwargs["destination"] == ["cpu-1@host", "io-1@host"]
+    assert worker.call.call_args.args == (["cpu-1@host", "io-1@host"], "active_queues")
 
 
-@pytest.mark.parametrize("answers", [None, {}, {"cpu-1@host": [{"name": "cpu"}]}, {"cpu-1@host": [{"name": "cpu"}], "io-1@host": []}])
-def test_a_worker_that_is_silent_or_consumes_nothing_is_named(worker: Any, monkeypatch: pytest.MonkeyPatch, answers: Any) -> None:
+@pytest.mark.parametrize("answer", [{}, {"io-1@host": []}, {"io-1@host": {"error": "KeyError()"}}, {"io-2@host": [{"name": "io"}]}])
+def test_a_worker_that_is_silent_or_consumes_nothing_is_named(worker: Any, monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
     (worker.nodes / "io.node").write_text("io-1@host")
     (worker.nodes / "cpu.node").write_text("cpu-1@host")
-    with pytest.raises(SystemExit, match=r"no answer from .*io-1@host"):
-        check_worker(worker, monkeypatch, answers)
+    with pytest.raises(SystemExit, match=r"^no answer from io-1@host$"):
+        check_worker(worker, monkeypatch, answer | {"cpu-1@host": [{"name": "cpu"}]})
+    with pytest.raises(SystemExit, match=r"^no answer from cpu-1@host, io-1@host$"):
+        check_worker(worker, monkeypatch, answer)
 
 
 def test_while_a_pool_begins_nobody_is_waited_for_long(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -669,12 +672,17 @@ def test_while_a_pool_begins_nobody_is_waited_for_long(worker: Any, monkeypatch:
     (worker.nodes / "io.node").write_text("io-1@host")
     for patience in (worker.SHORT_PATIENCE, worker.PATIENCE):
         check_worker(worker, monkeypatch, answers)
-        assert worker.app.control.inspect.call_args.kwargs["timeout"] == patience
+        assert worker.call.call_args.kwargs == {"timeout": patience}
 
 
 def test_a_worker_that_has_not_started_is_not_well(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="no pool has started yet"):
         check_worker(worker, monkeypatch, {})
+    (worker.nodes / "io.node").write_text("io-1@host")
+    (worker.nodes / "broker.json").unlink()
+    with pytest.raises(SystemExit, match="no pool has got as far as its broker yet"):
+        check_worker(worker, monkeypatch, {"io-1@host": [{"name": "io"}]})
+    worker.call.assert_not_called()
 
 
 def ask_whether_it_can_wait(worker: Any, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
@@ -682,7 +690,7 @@ def ask_whether_it_can_wait(worker: Any, monkeypatch: pytest.MonkeyPatch, port: 
     monkeypatch.setattr(sys, "argv", ["check.py", "--away", f"127.0.0.1:{port}"])
     worker.main()
     # Only the pools can say how they are
-    worker.app.control.inspect.assert_not_called()
+    worker.call.assert_not_called()
 
 
 def test_a_broker_that_is_away_is_not_the_workers_fault(worker: Any, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
@@ -709,7 +717,7 @@ def test_a_pool_that_has_answered_has_begun(worker: Any, monkeypatch: pytest.Mon
         (worker.nodes / f"{name}.node").write_text(f"{name}-1@host")
     with pytest.raises(SystemExit, match=r"no answer from io-2-1@host$"):
         check_worker(worker, monkeypatch, {"io-1@host": [{"name": "io"}]})
-    worker.app.control.inspect.reset_mock()
+    worker.call.reset_mock()
     with socket.create_server(("127.0.0.1", 0)) as broker:
         port = broker.getsockname()[1]
         ask_whether_it_can_wait(worker, monkeypatch, port)

@@ -1,4 +1,7 @@
-"""Ask every pool of this container whether it consumes: check.py -A APPLICATION; or whether that can wait: check.py --away HOST:PORT
+"""Ask every pool of this container whether it consumes: check.py; or whether that can wait: check.py --away HOST:PORT
+
+The pools have written down how their broker is reached (`broker_settings`), so the application need not be imported, nor Celery. They are
+asked what `celery inspect active_queues` asks.
 
 The second one is asked when the first has failed. Without a broker no pool can answer, and restarting them helps nobody. A pool that was
 just started has time to begin, until it has answered once; one that ends again and again is supervisord's business, which lets the other
@@ -7,13 +10,15 @@ pools finish what they do.
 
 import argparse
 import contextlib
+import json
 import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from celery import Celery
-from celery.app.utils import find_app
+from kombu import Connection
+from kombu.pidbox import Mailbox
 
 # Seconds that the pools have to answer
 PATIENCE = 5.0
@@ -23,6 +28,8 @@ SHORT_PATIENCE = 1.0
 START = 30.0
 # Of the file beside that with a pool's name: the name under which it has answered
 ANSWERED = ".answered"
+# Of the file in which they have written down how their broker is reached
+SETTINGS = "broker.json"
 
 
 def broker_is_away(address: str) -> bool:
@@ -40,6 +47,12 @@ def node_files() -> list[Path]:
     return list(Path("/tmp").glob("*.node"))
 
 
+def broker_settings() -> dict[str, dict[str, Any]] | None:
+    """Return how the pools reach their broker, or None where none of them has got so far."""
+    path = Path("/tmp") / SETTINGS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def has_answered(path: Path) -> bool:
     """Return whether a pool has answered a check since its last start."""
     answered = path.with_suffix(ANSWERED)
@@ -53,18 +66,17 @@ def pool_begins() -> bool:
     return any(0 <= now - path.stat().st_mtime < START and not has_answered(path) for path in node_files())
 
 
-def silent_pools(app: Celery, nodes: set[str], patience: float) -> set[str]:
+def silent_pools(settings: dict[str, dict[str, Any]], nodes: set[str], patience: float) -> set[str]:
     """Return the nodes that do not answer within `patience` seconds, or consume no queue."""
-    answers = app.control.inspect(destination=sorted(nodes), timeout=patience).active_queues() or {}
-    return {node for node in nodes if not answers.get(node)}
+    with Connection(**settings["connection"]) as connection:
+        replies = Mailbox(**settings["mailbox"])(connection).call(sorted(nodes), "active_queues", timeout=patience)
+    return nodes - {node for reply in replies or [] for node, queues in reply.items() if queues and "error" not in queues}
 
 
 def main() -> None:
     """Exit with 0 if all is well."""
     parser = argparse.ArgumentParser()
-    question = parser.add_mutually_exclusive_group(required=True)
-    question.add_argument("-A", "--app")
-    question.add_argument("--away")
+    parser.add_argument("--away", metavar="HOST:PORT")
     arguments = parser.parse_args()
     if arguments.away:
         if not (broker_is_away(arguments.away) or pool_begins()):
@@ -73,7 +85,10 @@ def main() -> None:
     nodes = {path: path.read_text(encoding="ascii") for path in node_files()}
     if not nodes:
         sys.exit("no pool has started yet")
-    silent = silent_pools(find_app(arguments.app), set(nodes.values()), SHORT_PATIENCE if pool_begins() else PATIENCE)
+    settings = broker_settings()
+    if settings is None:
+        sys.exit("no pool has got as far as its broker yet")
+    silent = silent_pools(settings, set(nodes.values()), SHORT_PATIENCE if pool_begins() else PATIENCE)
     for path, node in nodes.items():
         if node not in silent and not has_answered(path):
             # Where the disk is full, it has the time of a start once more

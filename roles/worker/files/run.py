@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 INCLUDE = "/opt/include"
-MODULES = ["tls_errors", "buffered_events", "less_memory"]
+MODULES = ["tls_errors", "broker_settings", "buffered_events", "less_memory"]
 GREENLETS = ["batched_broker", "lean_greenlets"]
 QUIET = "--quiet-tasks"
 
