@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.fba.stack.plugins.filter.network import replica_addresses
+from ansible_collections.fba.stack.plugins.plugin_utils.once import once_for_each_task
 
 # The groups of the inventory, in the order in which services start: what stands on what
 SERVICES = ("postgres", "redis", "rabbitmq", "worker", "server", "beat", "flower", "nginx")
@@ -59,6 +60,11 @@ def fleet(
     - `tls`: of `server` and `flower`, those that speak TLS, because nginx is on another host than one of them
     """
     leaving = list(leaving)
+    key = ("fleet", host, build_host, *leaving)
+    return once_for_each_task(key, lambda: _fleet(groups, hostvars, host, build_host, leaving))
+
+
+def _fleet(groups: Mapping[str, list[str]], hostvars: Mapping[str, Any], host: str, build_host: str, leaving: list[str]) -> dict[str, Any]:
     hosts = stack_hosts(groups, leaving)
     addresses = {each: str(hostvars[each].get("fba_private_address") or "") for each in hosts}
     remote, published, asked = {}, [], [build_host]

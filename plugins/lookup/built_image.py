@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
+from ansible_collections.fba.stack.plugins.plugin_utils.once import once_for_each_task
 from ansible_collections.fba.stack.plugins.plugin_utils.tree import TreeError, build_trees, tree_hash
 
 DOCUMENTATION = r"""
@@ -22,15 +23,15 @@ description:
   - The same source always has the same name, so an image that exists is an image that need not be built.
 options:
   _terms:
-    description: Build descriptions, each a dictionary with C(name), C(dockerfile), C(trees) and C(args).
+    description: Names of the variables that describe a build, each a dictionary with C(name), C(dockerfile), C(trees) and C(args).
     type: list
-    elements: dict
+    elements: str
     required: true
 """
 
 EXAMPLES = r"""
 - ansible.builtin.debug:
-    msg: "{{ lookup('fba.stack.built_image', build) }}"
+    msg: "{{ lookup('fba.stack.built_image', 'build') }}"
   vars:
     build:
       name: fba/flower
@@ -48,25 +49,31 @@ _raw:
 """
 
 
-@cache
-def tag(build: str) -> str:
-    """Return the hash of a build description, which is given as JSON.
-
-    Once for each process: Ansible has one for each task, and a task asks for the application's image many times.
+def image_name(build: dict[str, Any]) -> str:
+    """Return the name of the image that a build makes.
 
     Raises:
         TreeError: a folder cannot be used.
     """
-    description = json.loads(build)
-    return tree_hash(build_trees(description), description["args"])
+    return f"{build['name']}:{tree_hash(build_trees(build), build['args'])}"
 
 
 class LookupModule(LookupBase):
     """Implements the lookup."""
 
-    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
+    def _name(self, term: str, variables: Mapping[str, Any]) -> str:
+        def find() -> str:
+            # What comes back from JSON has no templates any more
+            return image_name(json.loads(json.dumps(self._templar.template(variables[term]))))
+
+        return once_for_each_task(("built_image", variables.get("inventory_hostname"), term), find)
+
+    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         """Return the name of each described image."""
+        known = variables or {}
         try:
-            return [f"{build['name']}:{tag(json.dumps(build, sort_keys=True))}" for build in terms]
+            return [self._name(term, known) for term in terms]
+        except KeyError as error:
+            raise AnsibleLookupError(f"There is no variable {error}") from error
         except TreeError as error:
             raise AnsibleLookupError(f"fba_app_source: {error}") from error

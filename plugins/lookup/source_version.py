@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tomllib
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
+
+from ansible_collections.fba.stack.plugins.plugin_utils.once import once_for_each_task
 
 DOCUMENTATION = r"""
 name: source_version
@@ -75,6 +78,14 @@ def incompatible(folder: Path) -> dict[str, str]:
     return marked
 
 
+def known(source: Path | None, migrations: str) -> dict[str, Any]:
+    """Return what is known of a source."""
+    if source is None or not source.is_dir():
+        return {"version": "", "commit": "", "incompatible": {}}
+    marks = incompatible(source / migrations) if migrations else {}
+    return {"version": version(source), "commit": commit(source), "incompatible": marks}
+
+
 class LookupModule(LookupBase):
     """Implements the lookup."""
 
@@ -82,12 +93,5 @@ class LookupModule(LookupBase):
         """Return what is known of each source."""
         self.set_options(var_options=variables, direct=kwargs)
         below = str(self.get_option("migrations") or "")
-        found = []
-        for term in terms:
-            source = Path(term) if term else None
-            if source is None or not source.is_dir():
-                found.append({"version": "", "commit": "", "incompatible": {}})
-            else:
-                marks = incompatible(source / below) if below else {}
-                found.append({"version": version(source), "commit": commit(source), "incompatible": marks})
-        return found
+        sources = [Path(term) if term else None for term in terms]
+        return [once_for_each_task(("source_version", source, below), functools.partial(known, source, below)) for source in sources]

@@ -12,7 +12,7 @@ description:
   - Packs the folders of a build, without what their C(.dockerignore) leaves out, and unpacks them on the host, in one transfer.
 options:
   build:
-    description: Build description, as the lookup P(fba.stack.built_image#lookup) takes it.
+    description: Build description, as a variable has it that the lookup P(fba.stack.built_image#lookup) is asked about.
     type: dict
     required: true
   files:

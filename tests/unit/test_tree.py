@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import lookup_loader
+from ansible.template import Templar, trust_as_template
 
 from ansible_collections.fba.stack.plugins.action.build_context import write_archive
-from ansible_collections.fba.stack.plugins.lookup import built_image as built_image_lookup
 from ansible_collections.fba.stack.plugins.plugin_utils import tree
 from ansible_collections.fba.stack.plugins.plugin_utils.tree import TreeError, build_trees, tree_files, tree_hash
 
@@ -204,7 +204,9 @@ def test_archive_says_nothing_of_times_and_owners(source: Path, tmp_path: Path) 
 
 def built_image(build: dict[str, Any]) -> str:
     """The lookup's answer."""
-    (name,) = lookup_loader.get("fba.stack.built_image").run([build])
+    variables = {"inventory_hostname": "host", "build": build}
+    lookup = lookup_loader.get("fba.stack.built_image", templar=Templar(variables=variables))
+    (name,) = lookup.run(["build"], variables=variables)
     return str(name)
 
 
@@ -216,9 +218,14 @@ def test_an_image_is_named_by_what_it_is_built_from(source: Path) -> None:
     assert built_image({**build, "args": {"WORKDIR": "/srv"}}) != name
     assert built_image({**build, "dockerfile": "flower"}) != name
     (source / "main.py").write_text("changed")
-    # Another process, for which nobody has asked yet
-    built_image_lookup.tag.cache_clear()
     assert built_image(build) != name
+
+
+def test_a_description_may_have_templates_and_must_be_there(source: Path) -> None:
+    build = {"name": "fba/app", "dockerfile": "app", "trees": {"source": str(source)}, "args": {"WORKDIR": "/app"}}
+    assert built_image({**build, "args": {"WORKDIR": trust_as_template("/{{ 'app' }}")}}) == built_image(build)
+    with pytest.raises(AnsibleLookupError, match="There is no variable 'nothing'"):
+        lookup_loader.get("fba.stack.built_image", templar=Templar()).run(["nothing"], variables={})
 
 
 def test_recipes_are_marked_and_everything_else_is_a_folder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
