@@ -2,6 +2,8 @@
 INVENTORY ?= inventories/local
 ARGS ?=
 VENV := .venv
+# Ansible begins a process for each task, which would compile plugins again and again where no bytecode is kept
+unexport PYTHONDONTWRITEBYTECODE
 COLLECTION := .ansible/collections/ansible_collections/fba/stack
 # Hashes for every platform, and no index: whoever installs has their own
 UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-emit-index-url --custom-compile-command 'make lock'
@@ -9,7 +11,7 @@ UV_COMPILE = $(VENV)/bin/uv pip compile --quiet --generate-hashes --universal --
 QUIET = export ANSIBLE_DISPLAY_OK_HOSTS=false
 # molecule keeps its state in VIRTUAL_ENV and has a configuration of its own; without borders its output is not wrapped
 TEST = . $(VENV)/bin/activate && export MOLECULE_COMMAND_BORDERS=false ANSIBLE_COLLECTIONS_PATH=$(CURDIR)/.ansible/collections \
-    ANSIBLE_CALLBACKS_ENABLED=fba.stack.gc_tuning &&
+    ANSIBLE_CALLBACKS_ENABLED=fba.stack.fork_tuning &&
 # Why it is done, for the lock, the record and the deploy log; wait=600 waits that long for somebody else
 WHY = -e '{"release_reason": "$(reason)", "release_wait": $(or $(wait),0)}'
 # What molecule knows of the hosts; some scenarios share theirs. Outside the checkout: pytest would take its pyproject.toml for that of the

@@ -25,7 +25,7 @@ def measure(command: list[str], environment: dict[str, str]) -> Run:
         RuntimeError: it has failed; the message has what it printed.
     """
     # What ansible.cfg enables, and what tells of the roles
-    environment = environment | {"ANSIBLE_CALLBACKS_ENABLED": "fba.stack.gc_tuning,ansible.posix.profile_roles"}
+    environment = environment | {"ANSIBLE_CALLBACKS_ENABLED": "fba.stack.fork_tuning,ansible.posix.profile_roles"}
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
