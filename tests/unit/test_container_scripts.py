@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -637,7 +638,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(module, "Path", lambda _path: tmp_path)
     module.call = module.Mailbox.return_value.return_value.call
     module.nodes = tmp_path
-    (tmp_path / "broker.json").write_text('{"connection": {}, "mailbox": {}}')
+    (tmp_path / "broker.pickle").write_bytes(pickle.dumps({"connection": {}, "mailbox": {}}))
     return module
 
 
@@ -679,7 +680,7 @@ def test_a_worker_that_has_not_started_is_not_well(worker: Any, monkeypatch: pyt
     with pytest.raises(SystemExit, match="no pool has started yet"):
         check_worker(worker, monkeypatch, {})
     (worker.nodes / "io.node").write_text("io-1@host")
-    (worker.nodes / "broker.json").unlink()
+    (worker.nodes / "broker.pickle").unlink()
     with pytest.raises(SystemExit, match="no pool has got as far as its broker yet"):
         check_worker(worker, monkeypatch, {"io-1@host": [{"name": "io"}]})
     worker.call.assert_not_called()

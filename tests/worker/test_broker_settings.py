@@ -1,6 +1,8 @@
 """What the health check learns of a pool's broker, and what it then asks."""
 
-import json
+import pickle
+import socket
+import ssl
 import stat
 import sys
 from collections.abc import Iterator
@@ -19,15 +21,21 @@ from kombu.pidbox import Mailbox
 sys.path.insert(0, str(Path(__file__).parents[2] / "roles/worker/files"))
 import check
 
-TLS = {"ca_certs": "/run/tls/ca.pem", "certfile": "/run/tls/certificate.pem", "keyfile": "/run/tls/private_key.pem", "cert_reqs": 2}
+TLS = {
+    "ca_certs": "/run/tls/ca.pem",
+    "certfile": "/run/tls/certificate.pem",
+    "keyfile": "/run/tls/private_key.pem",
+    "cert_reqs": ssl.CERT_REQUIRED,
+}
+SOCKET = {"socket_settings": {socket.TCP_KEEPIDLE: 10}, "confirm_publish": True}
 
 
 def written(monkeypatch: pytest.MonkeyPatch, folder: Path, app: Celery) -> Path:
     """Let a worker of an application begin, and return what it has written."""
-    monkeypatch.setattr(broker_settings, "PLACE", folder / "broker.json")
+    monkeypatch.setattr(broker_settings, "PLACE", folder / "broker.pickle")
     [answer] = [value for receiver, value in worker_init.send(sender=app.Worker) if receiver is broker_settings.write_down]
     assert answer is None, answer
-    return folder / "broker.json"
+    return folder / "broker.pickle"
 
 
 def given(connection: Connection) -> dict[str, Any]:
@@ -43,8 +51,9 @@ def application(broker: str, **options: Any) -> Celery:
 
 
 def test_the_check_connects_as_celery_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    app = application("amqp://us%40er:p%2Fw@rabbit:5671/v%2Fhost", broker_use_ssl=TLS, control_exchange="mine", broker_heartbeat=7)
-    settings = json.loads(written(monkeypatch, tmp_path, app).read_text())
+    options = {"broker_use_ssl": TLS, "broker_transport_options": SOCKET, "broker_heartbeat": 7, "control_exchange": "mine"}
+    app = application("amqp://us%40er:p%2Fw@rabbit:5671/v%2Fhost", **options)
+    settings = pickle.loads(written(monkeypatch, tmp_path, app).read_bytes())
     ours, theirs = Connection(**settings["connection"]), app.connection_for_write()
     assert given(ours) == given(theirs)
     assert (ours.hostname, ours.port, ours.userid, ours.password, ours.virtual_host, ours.ssl) == (
@@ -55,6 +64,7 @@ def test_the_check_connects_as_celery_does(monkeypatch: pytest.MonkeyPatch, tmp_
         "v/host",
         TLS,
     )
+    assert ours.transport_options == SOCKET
     mailbox = Mailbox(**settings["mailbox"])
     for name in ("exchange", "reply_exchange", "serializer", "queue_expires", "queue_exclusive", "reply_queue_expires"):
         assert getattr(mailbox, name) == getattr(app.control.mailbox, name), name
@@ -63,7 +73,7 @@ def test_the_check_connects_as_celery_does(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_one_of_several_brokers_is_found_by_both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     app = application("amqp://a:1@one//;amqp://b:2@two//")
-    settings = json.loads(written(monkeypatch, tmp_path, app).read_text())
+    settings = pickle.loads(written(monkeypatch, tmp_path, app).read_bytes())
     assert given(Connection(**settings["connection"])) == given(app.connection_for_write())
     assert settings["connection"]["alternates"] == ["amqp://a:1@one//", "amqp://b:2@two//"]
 
@@ -71,7 +81,7 @@ def test_one_of_several_brokers_is_found_by_both(monkeypatch: pytest.MonkeyPatch
 def test_only_its_own_user_reads_it_and_none_of_it_is_left_beside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for password in ("old", "new"):
         place = written(monkeypatch, tmp_path, application(f"amqp://user:{password}@rabbit//"))
-        assert json.loads(place.read_text())["connection"]["password"] == password
+        assert pickle.loads(place.read_bytes())["connection"]["password"] == password
         assert stat.S_IMODE(place.stat().st_mode) == 0o600
         assert list(tmp_path.iterdir()) == [place]
 
@@ -105,7 +115,7 @@ def pool(app: Celery, name: str, queues: Any) -> Iterator[None]:
 
 def test_the_check_hears_those_that_consume(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     app = application("memory://")
-    settings = json.loads(written(monkeypatch, tmp_path, app).read_text())
+    settings = pickle.loads(written(monkeypatch, tmp_path, app).read_bytes())
     with pool(app, "io@host", [{"name": "io"}]), pool(app, "cpu@host", []), pool(app, "other@host", [{"name": "io"}]):
         assert check.silent_pools(settings, {"io@host"}, 5.0) == set()
         assert check.silent_pools(settings, {"io@host", "cpu@host"}, 5.0) == {"cpu@host"}

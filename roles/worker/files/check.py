@@ -10,7 +10,7 @@ pools finish what they do.
 
 import argparse
 import contextlib
-import json
+import pickle
 import socket
 import sys
 import time
@@ -29,7 +29,7 @@ START = 30.0
 # Of the file beside that with a pool's name: the name under which it has answered
 ANSWERED = ".answered"
 # Of the file in which they have written down how their broker is reached
-SETTINGS = "broker.json"
+SETTINGS = "broker.pickle"
 
 
 def broker_is_away(address: str) -> bool:
@@ -50,7 +50,8 @@ def node_files() -> list[Path]:
 def broker_settings() -> dict[str, dict[str, Any]] | None:
     """Return how the pools reach their broker, or None where none of them has got so far."""
     path = Path("/tmp") / SETTINGS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    # Only this user can have written it
+    return pickle.loads(path.read_bytes()) if path.exists() else None
 
 
 def has_answered(path: Path) -> bool:

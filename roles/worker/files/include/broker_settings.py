@@ -6,8 +6,8 @@ a worker needs that has nothing to do. All pools of a container have the same ap
 Celery imports this before the worker connects (`--include`).
 """
 
-import json
 import os
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_init
 
-PLACE = Path("/tmp/broker.json")
+PLACE = Path("/tmp/broker.pickle")
 
 
 def settings(app: Celery) -> dict[str, dict[str, Any]]:
@@ -44,6 +44,7 @@ def write_down(sender: Any, **_options: Any) -> None:
     """Write the settings where the check finds them: readable by this user alone, and never half of them."""
     # Made with mode 0600
     descriptor, temporary = tempfile.mkstemp(dir=PLACE.parent)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        json.dump(settings(sender.app), handle)
+    with os.fdopen(descriptor, "wb") as handle:
+        # Not as JSON: options of sockets have numbers for names, those of TLS can be of any type
+        pickle.dump(settings(sender.app), handle)
     Path(temporary).rename(PLACE)
