@@ -13,7 +13,15 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES, members, stack_hosts
 from ansible_collections.fba.stack.plugins.plugin_utils.hosts import Fleet
-from ansible_collections.fba.stack.plugins.plugin_utils.precheck import HIDDEN, SECRETS, VAULT_FILES, check, check_type, warn_of_room
+from ansible_collections.fba.stack.plugins.plugin_utils.precheck import (
+    HIDDEN,
+    SECRETS,
+    VAULT_FILES,
+    check,
+    check_type,
+    warn_of_room,
+    warn_of_strangers,
+)
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 EVERYWHERE = ("common", "host", "secrets", "certificates", "images", "backup")
@@ -119,7 +127,7 @@ class ActionModule(ActionBase):
             result["failed"] = True
             result["problems"] = problems
             result["msg"] = f"Nothing was touched on {host}, because:\n" + "\n".join(f"- {problem}" for problem in problems)
-        result["warnings"] = [f"{host}: {warning}" for warning in warn_of_room(state)]
+        result["warnings"] = [f"{host}: {warning}" for warning in (*warn_of_room(state), *warn_of_strangers(values, fleet))]
         result["ansible_facts"] = state["ansible_facts"]
         result["changed"] = False
         return result

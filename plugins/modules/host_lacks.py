@@ -10,8 +10,8 @@ short_description: Tell what a host lacks of what a stack stands on
 version_added: 1.0.0
 author: The fba.stack authors
 description:
-  - Looks at packages, the engine's configuration, services, files and the stack's network in one call, because the number of calls is what
-    a run's time is made of. The modules that would change them are asked only where something is to be changed.
+  - Looks at packages, the engine's configuration, services, files, links, the packet filter and the stack's network in one call, because
+    the number of calls is what a run's time is made of. The modules that would change them are asked only where something is to be changed.
   - Needs nothing but Python on the host, and changes nothing. Fails where the engine's configuration is no JSON object.
 options:
   packages:
@@ -49,6 +49,41 @@ options:
         description: Permissions, octal digits.
         type: str
         required: true
+  links:
+    description: Symbolic links that shall be there, path to what each points to.
+    type: dict
+    default: {}
+  firewall:
+    description: The packet filter that shall be there, as M(fba.stack.firewall) keeps it. Not looked at where this is not given.
+    type: dict
+    suboptions:
+      name:
+        description: Name of the stack.
+        type: str
+        required: true
+      path:
+        description: File that has the rules for the next boot.
+        type: path
+        required: true
+      subnet:
+        description: IPv4 network of the stack on this host.
+        type: str
+        required: true
+      public:
+        description: IPv4 addresses in the stack's network whose published TCP ports everybody may reach.
+        type: list
+        elements: str
+        required: true
+      peers:
+        description: IPv4 addresses that may reach every published port.
+        type: list
+        elements: str
+        required: true
+      state:
+        description: Whether there shall be a filter.
+        type: str
+        choices: [present, absent]
+        default: present
   network:
     description: The Docker network that shall be there.
     type: dict
@@ -116,6 +151,15 @@ files:
   type: list
   elements: str
   returned: always
+links:
+  description: Paths of those of the links that are not there, or point elsewhere.
+  type: list
+  elements: str
+  returned: always
+firewall:
+  description: Whether the packet filter is another one.
+  type: bool
+  returned: always
 network:
   description: Whether the network is not there, or another one.
   type: bool
@@ -130,6 +174,7 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.fba.stack.plugins.module_utils.engine import ask_engine
+from ansible_collections.fba.stack.plugins.module_utils.packet_filter import Iptables, Wanted, problems
 
 INSTALLED = "installed"
 
@@ -182,6 +227,22 @@ def lacks_file(path, content, mode):
         return True
 
 
+def lacks_link(path, target):
+    """Return whether there is no such link, or one to something else."""
+    return not os.path.islink(path) or os.readlink(path) != target
+
+
+def lacks_firewall(module, name, path, subnet, public, peers, state):
+    """Return whether the packet filter is another one. Where nothing can be filtered with, there is none."""
+    wrong = list(problems(name, subnet, public, peers))
+    if wrong:
+        module.fail_json(msg="; ".join(wrong))
+    iptables = Iptables(module)
+    if state == "present" and not iptables.there:
+        return True
+    return Wanted(iptables, path, name, subnet, public, peers, state).differs
+
+
 def lacks_network(name, subnet, gateway, iprange, labels):
     """Return whether the engine has no such network, or another one of this name. Also where no engine answers."""
     about = ask_engine(f"/networks/{quote(name)}")
@@ -209,6 +270,18 @@ def main():
                     "mode": {"type": "str", "required": True},
                 },
             },
+            "links": {"type": "dict", "default": {}},
+            "firewall": {
+                "type": "dict",
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "path": {"type": "path", "required": True},
+                    "subnet": {"type": "str", "required": True},
+                    "public": {"type": "list", "elements": "str", "required": True},
+                    "peers": {"type": "list", "elements": "str", "required": True},
+                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                },
+            },
             "network": {
                 "type": "dict",
                 "options": {
@@ -229,6 +302,8 @@ def main():
         "engine_options": wanted_options(module, given["engine_config"], options) if options is not None else None,
         "services": lacking_services(module, given["services"]),
         "files": [entry["path"] for entry in given["files"] if lacks_file(**entry)],
+        "links": [path for path, target in given["links"].items() if lacks_link(path, target)],
+        "firewall": bool(given["firewall"]) and lacks_firewall(module, **given["firewall"]),
         "network": bool(given["network"]) and lacks_network(**given["network"]),
     }
     module.exit_json(changed=False, lacking=any(found.values()), **found)

@@ -27,6 +27,11 @@ options:
     type: list
     elements: str
     default: []
+  paths:
+    description: Files and folders to look for, for who comes later in the run and needs no call of its own then.
+    type: list
+    elements: path
+    default: []
 attributes:
   check_mode:
     support: full
@@ -48,6 +53,7 @@ ansible_facts:
       which take longer.
     - With O(stack), C(fba_containers), the same as RV(containers), which a run keeps current; and C(fba_containers_before), the same,
       which stays as it is, for what a run replaces and why.
+    - With O(paths), C(fba_paths), those of them that there are.
   type: dict
   returned: always
 engine:
@@ -228,6 +234,7 @@ def main():
             "stack": {"type": "str", "default": ""},
             "network": {"type": "str", "default": ""},
             "volumes": {"type": "list", "elements": "str", "default": []},
+            "paths": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -247,6 +254,8 @@ def main():
     facts = {"fba_engine": info.get("ServerVersion", ""), "processor_nproc": len(os.sched_getaffinity(0))}
     if module.params["stack"]:
         facts.update(fba_containers=known, fba_containers_before=known)
+    if module.params["paths"]:
+        facts["fba_paths"] = [path for path in module.params["paths"] if os.path.exists(path)]
     module.exit_json(
         changed=False,
         ansible_facts=facts,

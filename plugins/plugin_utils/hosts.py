@@ -56,7 +56,7 @@ class Fleet:
 
     def publishes(self, service: str) -> bool:
         """Return whether this host offers a service on its private address, because a client is on another host."""
-        return service in self.services and any(host != self.host for host in self.members(*CLIENTS[service]))
+        return service in self.services and any(host != self.host for host in self.members(*CLIENTS.get(service, ())))
 
     def needed(self) -> dict[str, list[str]]:
         """Return other host to what this host reaches there."""

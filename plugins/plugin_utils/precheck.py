@@ -522,6 +522,16 @@ def warn_of_room(state: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def warn_of_strangers(values: dict[str, Any], fleet: Fleet) -> Iterator[str]:
+    """Tell of a host whose published ports are open to everybody, because its packet filter was turned off."""
+    published = [service for service in fleet.services if fleet.publishes(service)] + (["registry"] if fleet.offers_registry else [])
+    if published and values.get("host_firewall") is False:
+        yield (
+            f"host_firewall is false, so anybody who reaches {fleet.address} can knock at what it publishes there ({', '.join(published)})."
+            " Without a certificate of the stack nobody gets further"
+        )
+
+
 def check_volumes(values: dict[str, Any], services: list[str], state: dict[str, Any]) -> Iterator[str]:
     """Refuse a data volume that another major version of PostgreSQL has written, and an upgrade of it that was interrupted."""
     if "postgres" not in services or "fba_postgres_version" not in values:

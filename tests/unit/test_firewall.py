@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fba.stack.plugins.modules import firewall
+from ansible_collections.fba.stack.plugins.module_utils import packet_filter
+from ansible_collections.fba.stack.plugins.modules import firewall, host_lacks
 
 from conftest import ROOT, ModuleRun
 
@@ -135,7 +136,7 @@ class Table:
     def chains(self) -> dict[str, list[str]]:
         """Everything that is there."""
         listed = subprocess.run([self.command, "-w", "-S"], check=True, capture_output=True, text=True).stdout
-        return firewall.parse_live(listed)
+        return packet_filter.parse_live(listed)
 
 
 def real(flavour: str) -> Iterator[int]:
@@ -203,28 +204,30 @@ def whole() -> dict[str, Any]:
 
 
 def test_a_chains_name_is_the_stacks_own_and_short_enough() -> None:
-    assert firewall.chain_name("fba") == CHAIN
-    assert firewall.chain_name("a" * 24) == "FBA-" + "a" * 24
+    assert packet_filter.chain_name("fba") == CHAIN
+    assert packet_filter.chain_name("a" * 24) == "FBA-" + "a" * 24
     names = ["a" * length for length in range(1, 32)] + ["a" * 30 + "b", "a" * 15 + "_" + "b" * 15]
-    chains = [firewall.chain_name(name) for name in names]
+    chains = [packet_filter.chain_name(name) for name in names]
     assert max(map(len, chains)) == 28
     assert len(set(chains)) == len(names)
 
 
 def test_rules_do_not_depend_on_the_order_of_what_is_listed() -> None:
-    assert firewall.rules_of(SUBNET, ["172.30.10.10", "172.30.10.9", "172.30.10.10"], ["192.0.2.11", "192.0.2.9", "192.0.2.11"]) == RULES
-    assert firewall.rules_of(SUBNET, [], []) == [*RULES[:2], "-j DROP"]
+    assert (
+        packet_filter.rules_of(SUBNET, ["172.30.10.10", "172.30.10.9", "172.30.10.10"], ["192.0.2.11", "192.0.2.9", "192.0.2.11"]) == RULES
+    )
+    assert packet_filter.rules_of(SUBNET, [], []) == [*RULES[:2], "-j DROP"]
 
 
 def test_the_file_is_the_whole_filter_and_does_not_name_what_restoring_would_empty() -> None:
-    text = firewall.file_text(CHAIN, SUBNET, RULES)
+    text = packet_filter.file_text(CHAIN, SUBNET, RULES)
     assert text == FILE
     assert ":DOCKER-USER" not in text
 
 
 def test_a_file_tells_subnet_and_public_addresses() -> None:
-    assert firewall.parse_file(FILE, CHAIN) == (SUBNET, ["172.30.10.9", "172.30.10.10"])
-    assert firewall.parse_file(firewall.file_text(CHAIN, SUBNET, firewall.rules_of(SUBNET, [], [])), CHAIN) == (SUBNET, [])
+    assert packet_filter.parse_file(FILE, CHAIN) == (SUBNET, ["172.30.10.9", "172.30.10.10"])
+    assert packet_filter.parse_file(packet_filter.file_text(CHAIN, SUBNET, packet_filter.rules_of(SUBNET, [], [])), CHAIN) == (SUBNET, [])
 
 
 @pytest.mark.parametrize(
@@ -238,18 +241,18 @@ def test_a_file_tells_subnet_and_public_addresses() -> None:
     ],
 )
 def test_a_file_without_this_stacks_filter(text: str, chain: str) -> None:
-    assert firewall.parse_file(text, chain) is None
+    assert packet_filter.parse_file(text, chain) is None
 
 
 def test_what_iptables_lists_is_read() -> None:
     listed = f"-P INPUT ACCEPT\n-N DOCKER-USER\n-N {CHAIN}\n-A DOCKER-USER {JUMP}\n-A DOCKER-USER -j RETURN\n"
-    assert firewall.parse_live(listed) == {"INPUT": [], "DOCKER-USER": [JUMP, "-j RETURN"], CHAIN: []}
+    assert packet_filter.parse_live(listed) == {"INPUT": [], "DOCKER-USER": [JUMP, "-j RETURN"], CHAIN: []}
 
 
 def test_only_calls_of_this_very_chain_are_its_jumps() -> None:
     ours = [JUMP, f"-d 10.0.0.0/8 -j {CHAIN}", f"-d {SUBNET} -g {CHAIN}", f"-j {CHAIN}"]
     others = [f"{JUMP}_two", f"-d {SUBNET} -j X{CHAIN}", f'-m comment --comment "not -j {CHAIN}" -j DROP', ADMINISTRATORS]
-    assert firewall.jumps_to(CHAIN, [*others, *ours]) == ours
+    assert packet_filter.jumps_to(CHAIN, [*others, *ours]) == ours
 
 
 @pytest.mark.parametrize(
@@ -370,7 +373,7 @@ def test_another_subnet_and_another_public_address(table: Table, run: Run, whole
     answer = run(**whole)
     assert answer["changed"] is True
     assert table.chains()["DOCKER-USER"] == [f"-d 10.99.0.0/24 -j {CHAIN}", ADMINISTRATORS, "-j RETURN"]
-    assert table.chains()[CHAIN] == firewall.rules_of("10.99.0.0/24", ["10.99.0.10"], whole["peers"])
+    assert table.chains()[CHAIN] == packet_filter.rules_of("10.99.0.0/24", ["10.99.0.10"], whole["peers"])
     assert SUBNET not in path.read_text()
     assert [SUBNET in diff["before"] and SUBNET not in diff["after"] for diff in answer["diff"]] == [True, True]
     assert run(**whole)["changed"] is False
@@ -471,11 +474,45 @@ def test_check_mode_tells_the_same_and_touches_nothing(table: Table, run: Run, w
     assert not path.exists()
 
 
+def test_a_host_lacks_it_as_long_as_it_would_be_changed(
+    table: Table, run: Run, run_module: Callable[..., ModuleRun], whole: dict[str, Any], path: Path
+) -> None:
+    def lacks(**change: Any) -> bool:
+        answer = run_module(host_lacks.main, {"firewall": {"name": "fba", "path": str(path), **whole, **change}}).answer
+        assert answer["lacking"] == answer["firewall"]
+        return bool(answer["firewall"])
+
+    assert lacks()
+    # There is nothing to remove
+    assert not lacks(state="absent")
+    run(**whole)
+    assert not lacks()
+    assert lacks(peers=[])
+    assert lacks(state="absent")
+    path.chmod(0o644)
+    assert lacks()
+    run(**whole)
+    table.do(f"-F {CHAIN}")
+    assert lacks()
+
+
+def test_a_host_without_iptables_lacks_it(
+    run_module: Callable[..., ModuleRun], whole: dict[str, Any], path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(packet_filter.Iptables, "there", False)
+    for state, lacking in (("present", True), ("absent", False)):
+        given = {"name": "fba", "path": str(path), **whole, "state": state}
+        assert run_module(host_lacks.main, {"firewall": given}).answer["firewall"] is lacking
+    wrong = run_module(host_lacks.main, {"firewall": {"name": "fba", "path": str(path), **whole, "peers": ["nobody"]}}).answer
+    assert wrong["failed"]
+    assert wrong["msg"] == "peers has 'nobody': allowed are IPv4 addresses"
+
+
 def test_what_iptables_refuses_is_told_and_not_kept(
     table: Table, run: Run, whole: dict[str, Any], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = table.chains()
-    monkeypatch.setattr(firewall, "chain_name", lambda name: f"FBA-{name:_<40}")
+    monkeypatch.setattr(packet_filter, "chain_name", lambda name: f"FBA-{name:_<40}")
     answer = run(**whole)
     assert answer["failed"] is True
     assert answer["msg"].startswith("iptables-restore refuses: iptables")

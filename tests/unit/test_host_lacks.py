@@ -74,7 +74,7 @@ def run(run_module: Callable[..., ModuleRun], host: Path) -> Run:
 def test_nothing_is_asked_for(run: Run) -> None:
     answer = run()
     del answer["invocation"]
-    nothing = {"packages": [], "engine_options": None, "services": [], "files": [], "network": False}
+    nothing = {"packages": [], "engine_options": None, "services": [], "files": [], "links": [], "firewall": False, "network": False}
     assert answer == {"changed": False, "lacking": False, **nothing}
 
 
@@ -86,11 +86,23 @@ def test_nothing_is_asked_for(run: Run) -> None:
         ({"services": ["cron"]}, True),
         ({"engine_options": {"live-restore": False}}, True),
         ({"files": [{"path": "/nonexistent/file", "content": "", "mode": "0644"}]}, True),
+        ({"links": {"/nonexistent/link": "anything"}}, True),
         ({"network": {**NETWORK, "name": "another"}}, True),
     ],
 )
 def test_whether_anything_is_lacking(run: Run, asked: dict[str, Any], lacking: bool) -> None:
     assert run(**asked)["lacking"] is lacking
+
+
+def test_links_that_are_not_there_or_point_elsewhere(run: Run, tmp_path: Path) -> None:
+    links = {name: str(tmp_path / name) for name in ("right", "dangling", "other", "file", "missing")}
+    (tmp_path / "right").symlink_to("target")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "other").symlink_to("elsewhere")
+    for name in ("target", "file"):
+        (tmp_path / name).touch()
+    wanted = {links["right"]: "target", links["dangling"]: "nowhere", **{links[name]: "target" for name in ("other", "file", "missing")}}
+    assert run(links=wanted)["links"] == [links[name] for name in ("other", "file", "missing")]
 
 
 @pytest.mark.parametrize("known", ["docker.io installed\n", "docker.io installed\npython3-requests config-files\n"])

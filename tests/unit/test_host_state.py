@@ -267,5 +267,12 @@ def test_volumes_and_who_wrote_them(engine: dict[str, str], tmp_path: Path, run:
     assert state["postgres_versions"] == {"fba_postgres": "16"}
 
 
+def test_files_that_are_there(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "there").touch()
+    paths = [str(tmp_path / name) for name in ("there", "nowhere")]
+    assert run(paths=paths)["ansible_facts"]["fba_paths"] == paths[:1]
+    assert "fba_paths" not in run()["ansible_facts"]
+
+
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert host_state.free_bytes(str(tmp_path / "a" / "b")) == pytest.approx(host_state.free_bytes(str(tmp_path)), rel=0.1)

@@ -18,7 +18,14 @@ from ansible_collections.fba.stack.plugins.filter.fleet import SERVICES
 from ansible_collections.fba.stack.plugins.modules.host_state import listening_ports
 from ansible_collections.fba.stack.plugins.plugin_utils import precheck
 from ansible_collections.fba.stack.plugins.plugin_utils.hosts import Fleet
-from ansible_collections.fba.stack.plugins.plugin_utils.precheck import check, check_clock, check_type, published_ports, warn_of_room
+from ansible_collections.fba.stack.plugins.plugin_utils.precheck import (
+    check,
+    check_clock,
+    check_type,
+    published_ports,
+    warn_of_room,
+    warn_of_strangers,
+)
 
 from conftest import ROOT
 
@@ -589,6 +596,23 @@ def test_too_little_room_for_another_release_is_told_of(service: str | None, fre
     assert all(
         "may need 2.0 GiB where Docker keeps its data, twice the size" in warning and "release_keep" in warning for warning in warnings
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "filters", "named"),
+    [
+        ("data1", False, "(postgres, redis, rabbitmq)"),
+        ("app1", False, "(server, registry)"),
+        ("worker1", False, ""),
+        ("data1", True, ""),
+        # Refused elsewhere
+        ("data1", "no", ""),
+    ],
+)
+def test_ports_that_strangers_reach_are_told_of(host: str, filters: Any, named: str) -> None:
+    warnings = list(warn_of_strangers({"host_firewall": filters}, Fleet(host, FLEET, build_host="app1", addresses=ADDRESSES)))
+    assert len(warnings) == bool(named)
+    assert all(f"anybody who reaches {ADDRESSES[host]} can knock" in warning and named in warning for warning in warnings)
 
 
 @pytest.mark.parametrize(
