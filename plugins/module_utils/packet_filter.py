@@ -8,7 +8,13 @@ import ipaddress
 import os
 import re
 import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+Chains = dict[str, list[str]]
+"""Chain to its rules."""
 
 USER_CHAIN = "DOCKER-USER"
 # What the kernel takes
@@ -18,7 +24,7 @@ FILE_MODE = 0o600
 ENDS = ("-j RETURN", "-j ACCEPT")
 
 
-def chain_name(name):
+def chain_name(name: str) -> str:
     """Return the name of a stack's chain: its own for each stack, and never too long."""
     chain = f"FBA-{name}"
     if len(chain) <= CHAIN_LENGTH:
@@ -28,7 +34,7 @@ def chain_name(name):
     return f"{chain[: CHAIN_LENGTH - 1 - len(digest)]}-{digest}"
 
 
-def problems(name, subnet, public, peers):
+def problems(name: str, subnet: str | None, public: list[str], peers: list[str]) -> Iterator[str]:
     """Return what is wrong with the parameters, a sentence each."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
         yield f"name is {name!r}: allowed are 1 to 31 lower-case letters, digits and underscores, a letter first"
@@ -46,12 +52,12 @@ def problems(name, subnet, public, peers):
                 yield f"{option} has {address!r}: allowed are IPv4 addresses"
 
 
-def in_order(addresses):
+def in_order(addresses: Iterable[str]) -> list[ipaddress.IPv4Address]:
     """Return each address once, sorted by number."""
     return sorted({ipaddress.IPv4Address(address) for address in addresses})
 
 
-def rules_of(subnet, public, peers):
+def rules_of(subnet: str, public: list[str], peers: list[str]) -> list[str]:
     """Return the rules of the stack's chain as iptables itself writes them, so that they compare with what it lists."""
     return [
         # Answers; after this, everything goes in the direction of its connection
@@ -65,27 +71,27 @@ def rules_of(subnet, public, peers):
     ]
 
 
-def jump_of(chain, subnet):
+def jump_of(chain: str, subnet: str) -> str:
     """Return the rule in Docker's chain that calls the stack's, as iptables writes it."""
     return f"-d {subnet} -j {chain}"
 
 
-def restore_input(lines):
+def restore_input(lines: Iterable[str]) -> str:
     """Return the text that makes iptables-restore do all of these in one transaction."""
     return "".join(f"{line}\n" for line in ["*filter", *lines, "COMMIT"])
 
 
-def chain_lines(chain, rules):
+def chain_lines(chain: str, rules: Iterable[str]) -> list[str]:
     """Return the lines that make or replace the stack's chain: iptables-restore empties a chain that it is told the name of."""
     return [f":{chain} - [0:0]", *(f"-A {chain} {rule}" for rule in rules)]
 
 
-def file_text(chain, subnet, rules):
+def file_text(chain: str, subnet: str, rules: Iterable[str]) -> str:
     """Return the content of the rules file: the whole filter, for a kernel that has none yet."""
     return restore_input([*chain_lines(chain, rules), f"-I {USER_CHAIN} 1 {jump_of(chain, subnet)}"])
 
 
-def parse_file(text, chain):
+def parse_file(text: str, chain: str) -> tuple[str, list[str]] | None:
     """Return subnet and public addresses of the filter in a rules file, or None where it has none of this stack."""
     jump = re.search(rf"^-I {USER_CHAIN} 1 -d (\S+) -j {chain}$", text, re.MULTILINE)
     if jump is None or f":{chain} - [0:0]" not in text.splitlines():
@@ -93,9 +99,9 @@ def parse_file(text, chain):
     return jump.group(1), re.findall(rf"^-A {chain} -d (\S+)/32 .*--ctstate DNAT -j RETURN$", text, re.MULTILINE)
 
 
-def parse_live(text):
+def parse_live(text: str) -> Chains:
     """Return chain to rules of what `iptables -S` lists."""
-    chains = {}
+    chains: Chains = {}
     for line in text.splitlines():
         command, _, rest = line.partition(" ")
         chain, _, rule = rest.partition(" ")
@@ -106,12 +112,12 @@ def parse_live(text):
     return chains
 
 
-def jumps_to(chain, rules):
+def jumps_to(chain: str, rules: Iterable[str]) -> list[str]:
     """Return those of the rules that call a chain."""
     return [rule for rule in rules if f" {rule}".endswith((f" -j {chain}", f" -g {chain}"))]
 
 
-def present_lines(live, chain, subnet, rules):
+def present_lines(live: Chains, chain: str, subnet: str, rules: list[str]) -> list[str]:
     """Return the lines that bring the kernel from what is live to what is wanted; none where it is there."""
     user_rules = live.get(USER_CHAIN, [])
     jump = jump_of(chain, subnet)
@@ -129,19 +135,19 @@ def present_lines(live, chain, subnet, rules):
     return lines
 
 
-def absent_lines(live, chain):
+def absent_lines(live: Chains, chain: str) -> list[str]:
     """Return the lines that remove the stack's chain and what calls it; none where there is no such chain."""
     if chain not in live:
         return []
     return [*(f"-D {USER_CHAIN} {rule}" for rule in jumps_to(chain, live.get(USER_CHAIN, []))), f"-F {chain}", f"-X {chain}"]
 
 
-def shown(chain, jumps, rules):
+def shown(chain: str, jumps: Iterable[str], rules: Iterable[str]) -> str:
     """Return the text that a diff of the kernel's rules is made of."""
     return "".join(f"-A {USER_CHAIN} {rule}\n" for rule in jumps) + "".join(f"-A {chain} {rule}\n" for rule in rules)
 
 
-def read(path):
+def read(path: str) -> str | None:
     """Return the content of a file, or None where there is none."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
@@ -149,7 +155,7 @@ def read(path):
         return None
 
 
-def is_right(path):
+def is_right(path: str) -> bool:
     """Return whether only this user may read and write the file."""
     status = Path(path).stat()
     return (stat.S_IMODE(status.st_mode), status.st_uid) == (FILE_MODE, os.geteuid())
@@ -158,28 +164,28 @@ def is_right(path):
 class Iptables:
     """The kernel's table, through the commands of the host, whichever of the two implementations they are."""
 
-    def __init__(self, module):
+    def __init__(self, module: AnsibleModule) -> None:
         self.module = module
         self.command = module.get_bin_path("iptables")
         self.restore_command = module.get_bin_path("iptables-restore")
 
-    def run(self, arguments, data=None):
+    def run(self, arguments: list[str], data: str | None = None) -> str:
         """Run a command and return its output, or end the module with what the command says."""
         code, output, error = self.module.run_command(arguments, data=data)
         if code:
             self.module.fail_json(msg=f"{Path(arguments[0]).name} refuses: {error.strip() or f'exit code {code}'}", input=data)
-        return output
+        return str(output)
 
     @property
-    def there(self):
+    def there(self) -> bool:
         """Whether the host has them."""
         return bool(self.command and self.restore_command)
 
-    def live(self):
+    def live(self) -> Chains:
         """Return what the kernel has: nothing, as far as anybody can see, where the commands are not there."""
         return parse_live(self.run([self.command, "-w", "-S"])) if self.there else {}
 
-    def apply(self, lines):
+    def apply(self, lines: Iterable[str]) -> None:
         """Do all of this or nothing."""
         self.run([self.restore_command, "--noflush", "--wait"], restore_input(lines))
 
@@ -191,8 +197,9 @@ class Wanted:
     else.
     """
 
-    def __init__(self, iptables, path, name, subnet, public, peers, state):
+    def __init__(self, iptables: Iptables, path: str, name: str, subnet: str, public: list[str], peers: list[str], state: str) -> None:
         self.chain, self.stored = chain_name(name), read(path)
+        self.text: str | None = None
         live = iptables.live()
         if state == "present":
             # Whatever the network was written as
@@ -201,12 +208,12 @@ class Wanted:
             self.lines, self.text = present_lines(live, self.chain, subnet, rules), file_text(self.chain, subnet, rules)
         else:
             jumps, rules = [], []
-            self.lines, self.text = absent_lines(live, self.chain), None
+            self.lines = absent_lines(live, self.chain)
         self.store = self.stored != self.text or (self.text is not None and not is_right(path))
         self.before = shown(self.chain, jumps_to(self.chain, live.get(USER_CHAIN, [])), live.get(self.chain, []))
         self.after = shown(self.chain, jumps, rules)
 
     @property
-    def differs(self):
+    def differs(self) -> bool:
         """Whether anything is to be changed."""
         return bool(self.lines) or self.store

@@ -114,7 +114,7 @@ def pool(app: Celery, name: str, queues: Any) -> Iterator[None]:
 
 
 def test_the_check_hears_those_that_consume(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    app = application("memory://")
+    app = application("memory://", broker_transport_options={"polling_interval": 0.01})
     settings = pickle.loads(written(monkeypatch, tmp_path, app).read_bytes())
     with pool(app, "io@host", [{"name": "io"}]), pool(app, "cpu@host", []), pool(app, "other@host", [{"name": "io"}]):
         assert check.silent_pools(settings, {"io@host"}, 5.0) == set()
