@@ -649,6 +649,16 @@ def check_worker(worker: Any, monkeypatch: pytest.MonkeyPatch, answers: dict[str
     worker.main()
 
 
+def test_a_container_of_version_one_is_understood(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (worker.nodes / "io.node").write_text("io-1@host")
+    worker.call.return_value = [{"io-1@host": [{"name": "io"}]}]
+    monkeypatch.setattr(sys, "argv", ["check.py", "-A", "app"])
+    worker.main()
+    worker.call.return_value = []
+    with pytest.raises(SystemExit, match="no answer from io-1@host"):
+        worker.main()
+
+
 def test_workers_that_consume_are_well(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (worker.nodes / "io.node").write_text("io-1@host")
     (worker.nodes / "cpu.node").write_text("cpu-1@host")

@@ -78,6 +78,8 @@ def main() -> None:
     """Exit with 0 if all is well."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--away", metavar="HOST:PORT")
+    # Of no use any more. The containers of version 1.0 ask with it, until they are replaced
+    parser.add_argument("-A", "--app", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.away:
         if not (broker_is_away(arguments.away) or pool_begins()):
