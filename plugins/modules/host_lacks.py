@@ -237,10 +237,7 @@ def lacks_firewall(module, name, path, subnet, public, peers, state):
     wrong = list(problems(name, subnet, public, peers))
     if wrong:
         module.fail_json(msg="; ".join(wrong))
-    iptables = Iptables(module)
-    if state == "present" and not iptables.there:
-        return True
-    return Wanted(iptables, path, name, subnet, public, peers, state).differs
+    return Wanted(Iptables(module), path, name, subnet, public, peers, state).differs
 
 
 def lacks_network(name, subnet, gateway, iprange, labels):
