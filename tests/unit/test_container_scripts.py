@@ -691,7 +691,7 @@ def test_a_worker_that_has_not_started_is_not_well(worker: Any, monkeypatch: pyt
         check_worker(worker, monkeypatch, {})
     (worker.nodes / "io.node").write_text("io-1@host")
     (worker.nodes / "broker.pickle").unlink()
-    with pytest.raises(SystemExit, match="no pool has got as far as its broker yet"):
+    with pytest.raises(SystemExit, match="no pool has written down yet how its broker is reached"):
         check_worker(worker, monkeypatch, {"io-1@host": [{"name": "io"}]})
     worker.call.assert_not_called()
 

@@ -46,7 +46,6 @@ def given(connection: Connection) -> dict[str, Any]:
 def application(broker: str, **options: Any) -> Celery:
     app = Celery(set_as_current=False, broker=broker)
     app.conf.update(options)
-    app.Worker.app = app
     return app
 
 
@@ -84,6 +83,15 @@ def test_only_its_own_user_reads_it_and_none_of_it_is_left_beside(monkeypatch: p
         assert pickle.loads(place.read_bytes())["connection"]["password"] == password
         assert stat.S_IMODE(place.stat().st_mode) == 0o600
         assert list(tmp_path.iterdir()) == [place]
+
+
+def test_what_cannot_be_kept_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(broker_settings, "PLACE", tmp_path / "broker.pickle")
+    app = application("amqp://rabbit//", broker_transport_options={"not": lambda: None})
+    [error] = [value for receiver, value in worker_init.send(sender=app.Worker) if receiver is broker_settings.write_down]
+    # Celery writes it to the log
+    assert "pickle" in str(error)
+    assert list(tmp_path.iterdir()) == []
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def main() -> None:
         sys.exit("no pool has started yet")
     settings = broker_settings()
     if settings is None:
-        sys.exit("no pool has got as far as its broker yet")
+        sys.exit("no pool has written down yet how its broker is reached; if this lasts, its log says why")
     silent = silent_pools(settings, set(nodes.values()), SHORT_PATIENCE if pool_begins() else PATIENCE)
     for path, node in nodes.items():
         if node not in silent and not has_answered(path):

@@ -42,9 +42,10 @@ def settings(app: Celery) -> dict[str, dict[str, Any]]:
 @worker_init.connect
 def write_down(sender: Any, **_options: Any) -> None:
     """Write the settings where the check finds them: readable by this user alone, and never half of them."""
+    # Not as JSON: options of sockets have numbers for names, those of TLS can be of any type
+    content = pickle.dumps(settings(sender.app))
     # Made with mode 0600
     descriptor, temporary = tempfile.mkstemp(dir=PLACE.parent)
     with os.fdopen(descriptor, "wb") as handle:
-        # Not as JSON: options of sockets have numbers for names, those of TLS can be of any type
-        pickle.dump(settings(sender.app), handle)
+        handle.write(content)
     Path(temporary).rename(PLACE)
