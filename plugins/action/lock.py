@@ -65,6 +65,7 @@ class ActionModule(ActionBase):
                 "verb": {"type": "str", "default": ""},
                 "reason": {"type": "str", "default": ""},
                 "wait": {"type": "int", "default": 0},
+                "last": {"type": "str"},
             }
         )
         run = dict((task_vars or {}).get("ansible_facts", {}).get("fba_run") or {})
@@ -92,12 +93,14 @@ class ActionModule(ActionBase):
             if answer.get("failed") or answer.get("unreachable"):
                 return answer
             holder = answer.get("holder") or {}
-            result |= {"changed": answer["changed"], "holder": holder}
+            result |= {"changed": answer["changed"], "holder": holder, "last": answer["last"]}
             if args["state"] in ("released", "broken"):
                 return result
             ours = holder.get("owner") == me["owner"] and not goes_on(holder, me["controller"])
             if answer["taken"] or self._task.check_mode or (args["state"] == "free" and (not holder or ours)):
                 if args["state"] == "held":
+                    # An interrupted run has the lock until it is gone on with, and is its last one afterwards
+                    result["others"] = bool(interrupted) or answer["last"] != args["last"]
                     result["ansible_facts"] = {"fba_run": {**me, "interrupted": interrupted}}
                 return result
             if not holder:

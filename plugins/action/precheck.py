@@ -53,6 +53,13 @@ class ActionModule(ActionBase):
         value, wrong = check_type(name, option, value)
         return otherwise if wrong else value
 
+    def _images(self, variables: dict[str, Any]) -> list[str]:
+        """Return the images that this host needs; none where a variable is wrong, which is told with the others."""
+        try:
+            return list(self._templar.copy_with_new_env(available_variables=variables).template(variables["__images_wanted"]))
+        except AnsibleError:
+            return []
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check every variable of every role that this host will see."""
         result = super().run(tmp, task_vars)
@@ -62,8 +69,17 @@ class ActionModule(ActionBase):
         groups, leaving = given["groups"], self._shared("fba_leaving", given, [], type="list", elements="str")
         name = self._shared("fba_name", given, "fba", type="str")
         network = self._shared("fba_network", given, f"{name}_network", type="str")
+        # Its services' variables are of no concern any more if it leaves
+        roles = [*EVERYWHERE, *(service for service in SERVICES if host in members(groups, service, leaving))]
+
+        defaults: dict[str, Any] = {}
+        for role in roles:
+            defaults |= self._load(role, "defaults", "main.yml") | self._load(role, "vars", "main.yml")
+        # What comes later looks at no more than this, where all is as it should be
+        paths = [self._shared("__fba_backup_schedule", given, "", type="str")]
+        images = self._images(defaults | given)
         before = time.time()
-        wanted = {"stack": name, "network": network, "volumes": [f"{name}_postgres"]}
+        wanted = {"stack": name, "network": network, "volumes": [f"{name}_postgres"], "paths": paths, "images": images}
         state = self._execute_module("fba.stack.host_state", wanted, task_vars=task_vars)
         after = time.time()
         if state.get("failed"):
@@ -71,12 +87,6 @@ class ActionModule(ActionBase):
         # What variables are made of besides what was gathered before
         given["ansible_facts"] = {**given["ansible_facts"], **state["ansible_facts"]}
 
-        # Its services' variables are of no concern any more if it leaves
-        roles = [*EVERYWHERE, *(service for service in SERVICES if host in members(groups, service, leaving))]
-
-        defaults: dict[str, Any] = {}
-        for role in roles:
-            defaults |= self._load(role, "defaults", "main.yml") | self._load(role, "vars", "main.yml")
         variables = defaults | given
         # Of a list of hosts ansible gives the word None: they would be in a folder of that name
         nowhere = given.get("inventory_dir") in (None, "None")

@@ -156,28 +156,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.converters import to_bytes
 
 from ansible_collections.fba.stack.plugins.module_utils.engine import EngineAway, look_up
-
-DIRECTORY_MODE = 0o755
-
-
-def read(path):
-    """Return the content of a file, or None where there is none."""
-    try:
-        with open(path, "rb") as handle:
-            return handle.read()
-    except FileNotFoundError:
-        return None
-
-
-def is_right(path, mode, owner):
-    """Return whether a path's permissions, user and group are as wanted."""
-    status = os.lstat(path)
-    return (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, owner, owner)
+from ansible_collections.fba.stack.plugins.module_utils.folder import DIRECTORY_MODE, FILES, WantedFile, is_right_directory, read, stale
 
 
 def make_directory(path, owner, check_mode):
     """Make a folder with the given owner and return whether that changed anything."""
-    if os.path.isdir(path) and is_right(path, DIRECTORY_MODE, owner):
+    if is_right_directory(path, owner):
         return False
     if not check_mode:
         os.makedirs(path, exist_ok=True)
@@ -200,18 +184,6 @@ def write(path, content, mode, owner):
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def stale(root, wanted):
-    """Return what lies below root and is not wanted: files, then the folders that are empty without them."""
-    for folder, folders, names in os.walk(root, topdown=False):
-        # A link to a folder goes like a file
-        for name in names + [name for name in folders if os.path.islink(os.path.join(folder, name))]:
-            path = os.path.join(folder, name)
-            if path not in wanted:
-                yield path
-        if folder != root and not any(path.startswith(folder + os.sep) for path in wanted):
-            yield folder
 
 
 def keep_plan(path, plan):
@@ -250,21 +222,7 @@ def main():
             "root": {"type": "path", "required": True},
             "owner": {"type": "int", "required": True},
             "log_dir": {"type": "path"},
-            "files": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "path": {"type": "path", "required": True},
-                    "mode": {"type": "str", "required": True},
-                    "owner": {"type": "int"},
-                    "content": {"type": "str"},
-                    "secret_content": {"type": "str", "no_log": True},
-                    "keep": {"type": "bool", "default": False},
-                },
-                "required_one_of": [("content", "secret_content")],
-                "mutually_exclusive": [("content", "secret_content")],
-            },
+            "files": FILES,
             "exclusive": {"type": "bool", "default": True},
             "plan": {"type": "dict"},
             "plan_file": {"type": "path"},
@@ -298,7 +256,7 @@ def main():
         changed = make_directory(module.params["log_dir"], owner, check_mode) or changed
 
     changed_files, diff = [], []
-    for path in stale(root, set(files)) if module.params["exclusive"] else ():
+    for path in stale(root, files) if module.params["exclusive"] else ():
         changed_files.append(path)
         diff.append({"before_header": path, "before": "present\n", "after_header": path, "after": "absent\n"})
         if not check_mode:
@@ -309,29 +267,23 @@ def main():
 
     for path, entry in files.items():
         changed = make_directory(os.path.dirname(path), 0, check_mode) or changed
-        secret = entry["secret_content"] is not None
-        content = to_bytes(entry["secret_content"] if secret else entry["content"])
-        mode = int(entry["mode"], 8)
-        user = owner if entry["owner"] is None else entry["owner"]
-        before = read(path)
-        if entry["keep"] and before is not None:
-            content = before
-        if before == content and is_right(path, mode, user):
+        file = WantedFile(entry, owner)
+        if not file.differs:
             continue
         changed_files.append(path)
-        if before != content:
+        if file.before != file.content:
             # A file that not everyone may read was a secret, whatever it is now
-            was_secret = before is not None and (secret or not os.stat(path).st_mode & stat.S_IROTH)
+            was_secret = file.before is not None and (file.secret or not os.stat(path).st_mode & stat.S_IROTH)
             diff.append(
                 {
                     "before_header": path,
-                    "before": "(secret, before)\n" if was_secret else (before or b"").decode("utf-8", "replace"),
+                    "before": "(secret, before)\n" if was_secret else (file.before or b"").decode("utf-8", "replace"),
                     "after_header": path,
-                    "after": "(secret)\n" if secret else content.decode("utf-8", "replace"),
+                    "after": "(secret)\n" if file.secret else file.content.decode("utf-8", "replace"),
                 }
             )
         if not check_mode:
-            write(path, content, mode, user)
+            write(path, file.content, file.mode, file.owner)
 
     if module.params["plan"] and not check_mode:
         given = [{name: value for name, value in entry.items() if value is not None} for entry in module.params["files"]]

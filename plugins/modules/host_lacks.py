@@ -10,8 +10,9 @@ short_description: Tell what a host lacks of what a stack stands on
 version_added: 1.0.0
 author: The fba.stack authors
 description:
-  - Looks at packages, the engine's configuration, services, files, links, the packet filter and the stack's network in one call, because
-    the number of calls is what a run's time is made of. The modules that would change them are asked only where something is to be changed.
+  - Looks at packages, the engine's configuration, services, files, links, a folder, the packet filter and the stack's network in one call,
+    because the number of calls is what a run's time is made of. The modules that would change them are asked only where something is to be
+    changed.
   - Needs nothing but Python on the host, and changes nothing. Fails where the engine's configuration is no JSON object.
 options:
   packages:
@@ -84,6 +85,45 @@ options:
         type: str
         choices: [present, absent]
         default: present
+  folder:
+    description: A folder that shall have these files and nothing else, as M(fba.stack.container_files) keeps it.
+    type: dict
+    suboptions:
+      root:
+        description: Path on the host.
+        type: path
+        required: true
+      owner:
+        description: Numeric user and group of the files that name none.
+        type: int
+        required: true
+      files:
+        description: The files.
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          path:
+            description: Path on the host, below O(folder.root).
+            type: path
+            required: true
+          mode:
+            description: Permissions, octal digits.
+            type: str
+            required: true
+          owner:
+            description: Numeric user and group of this file.
+            type: int
+          content:
+            description: Its whole text.
+            type: str
+          secret_content:
+            description: Its whole text, which is kept out of every output.
+            type: str
+          keep:
+            description: Whether any content will do.
+            type: bool
+            default: false
   network:
     description: The Docker network that shall be there.
     type: dict
@@ -160,6 +200,10 @@ firewall:
   description: Whether the packet filter is another one.
   type: bool
   returned: always
+folder:
+  description: Whether the folder is not there, or has anything else in it.
+  type: bool
+  returned: always
 network:
   description: Whether the network is not there, or another one.
   type: bool
@@ -173,7 +217,9 @@ from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.fba.stack.plugins.module_utils import folder
 from ansible_collections.fba.stack.plugins.module_utils.engine import ask_engine
+from ansible_collections.fba.stack.plugins.module_utils.folder import FILES
 from ansible_collections.fba.stack.plugins.module_utils.packet_filter import Iptables, Wanted, problems
 
 INSTALLED = "installed"
@@ -279,6 +325,14 @@ def main():
                     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
                 },
             },
+            "folder": {
+                "type": "dict",
+                "options": {
+                    "root": {"type": "path", "required": True},
+                    "owner": {"type": "int", "required": True},
+                    "files": FILES,
+                },
+            },
             "network": {
                 "type": "dict",
                 "options": {
@@ -301,6 +355,7 @@ def main():
         "files": [entry["path"] for entry in given["files"] if lacks_file(**entry)],
         "links": [path for path, target in given["links"].items() if lacks_link(path, target)],
         "firewall": bool(given["firewall"]) and lacks_firewall(module, **given["firewall"]),
+        "folder": bool(given["folder"]) and folder.differs(**given["folder"]),
         "network": bool(given["network"]) and lacks_network(**given["network"]),
     }
     module.exit_json(changed=False, lacking=any(found.values()), **found)

@@ -32,6 +32,11 @@ options:
     type: list
     elements: path
     default: []
+  images:
+    description: Names of images to look for, with a tag or a digest.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     support: full
@@ -54,6 +59,7 @@ ansible_facts:
     - With O(stack), C(fba_containers), the same as RV(containers), which a run keeps current; and C(fba_containers_before), the same,
       which stays as it is, for what a run replaces and why.
     - With O(paths), C(fba_paths), those of them that there are.
+    - C(fba_images), those of O(images) that there are, name to C(RepoTags) and C(RepoDigests), as C(docker image inspect) shows them.
   type: dict
   returned: always
 engine:
@@ -212,6 +218,12 @@ def sizes_of_images(containers):
     return {name: image["Size"] for name, image in about.items() if image}
 
 
+def known_images(names):
+    """Return those of the images that are there, name to what they are called."""
+    about = {name: ask_engine(f"/images/{quote(name)}/json") for name in names}
+    return {name: {key: image.get(key) or [] for key in ("RepoTags", "RepoDigests")} for name, image in about.items() if image}
+
+
 def own_ports(containers):
     """Return (IPv4 address, port) of what these containers publish."""
     return {
@@ -235,6 +247,7 @@ def main():
             "network": {"type": "str", "default": ""},
             "volumes": {"type": "list", "elements": "str", "default": []},
             "paths": {"type": "list", "elements": "path", "default": []},
+            "images": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -251,7 +264,11 @@ def main():
             with open(version_file, encoding="ascii") as handle:
                 versions[name] = handle.read().strip()
     known = known_containers(containers)
-    facts = {"fba_engine": info.get("ServerVersion", ""), "processor_nproc": len(os.sched_getaffinity(0))}
+    facts = {
+        "fba_engine": info.get("ServerVersion", ""),
+        "fba_images": known_images(module.params["images"]),
+        "processor_nproc": len(os.sched_getaffinity(0)),
+    }
     if module.params["stack"]:
         facts.update(fba_containers=known, fba_containers_before=known)
     if module.params["paths"]:

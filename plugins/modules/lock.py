@@ -48,6 +48,9 @@ options:
     description: Set by the action.
     type: str
     default: ""
+  last:
+    description: RV(last) of when this run looked with O(state=free), to be told in RV(others) whether anybody else has had the lock since.
+    type: str
 attributes:
   check_mode:
     support: full
@@ -71,6 +74,16 @@ holder:
   type: dict
   returned: always
   sample: {owner: ann@laptop, verb: release, reason: the new price list, since: "2026-11-21T10:00:00Z", run: 4f1c…}
+last:
+  description: The run that had it last and has given it back, or that it was taken away from; empty where there was none.
+  type: str
+  returned: always
+others:
+  description:
+    - Whether anybody else can have had it since this run looked, and what it has seen may be so no more. Always where it goes on with an
+      interrupted run, and where O(last) is not given.
+  type: bool
+  returned: with O(state=held)
 ansible_facts:
   description:
     - Where it was taken, C(fba_run), what is known of this run, its C(run) among it, and C(interrupted), what was known of the run that it
@@ -86,6 +99,9 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
+# Behind the lock's own name
+LAST = ".last"
+
 
 def read(path):
     """Return who holds the lock, or an empty dictionary."""
@@ -97,6 +113,22 @@ def read(path):
     except ValueError:
         # Nobody knows whose it is, and nobody else shall go on because of that
         return {"owner": "unknown", "verb": "unknown", "reason": f"{path} cannot be read", "since": "unknown", "run": "unknown"}
+
+
+def had_last(path):
+    """Return the run that has had the lock last, or an empty text."""
+    try:
+        with open(path + LAST, encoding="utf-8") as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return ""
+
+
+def give_back(path, run):
+    """Remove the lock, and leave behind who had it: before it, so that whoever takes it next reads that."""
+    with open(path + LAST, "w", encoding="utf-8") as handle:
+        handle.write(run)
+    os.unlink(path)
 
 
 def put(path, holder, replaces):
@@ -138,6 +170,7 @@ def main():
             "wait": {"type": "int", "default": 0},
             "holder": {"type": "dict", "default": {}},
             "replaces": {"type": "str", "default": ""},
+            "last": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -145,14 +178,15 @@ def main():
     present = read(path)
     if state == "held" and not module.check_mode and present.get("run", "") == replaces:
         taken = put(path, module.params["holder"], replaces)
-        module.exit_json(changed=False, taken=taken, holder=read(path))
+        # Read while it is held, where it was taken: nobody else writes it then
+        module.exit_json(changed=False, taken=taken, holder=read(path), last=had_last(path))
     mine = state == "broken" or (state == "released" and present.get("run") == module.params["holder"].get("run"))
     if present and mine:
         if not module.check_mode:
-            os.unlink(path)
+            give_back(path, present.get("run", ""))
         # A run that ends leaves everything as it was; one that is made to end does not
-        module.exit_json(changed=state == "broken", taken=False, holder=present)
-    module.exit_json(changed=False, taken=False, holder=present)
+        module.exit_json(changed=state == "broken", taken=False, holder=present, last=had_last(path))
+    module.exit_json(changed=False, taken=False, holder=present, last=had_last(path))
 
 
 if __name__ == "__main__":

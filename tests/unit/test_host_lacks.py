@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fba.stack.plugins.module_utils import engine as engine_utils
-from ansible_collections.fba.stack.plugins.modules import host_lacks
+from ansible_collections.fba.stack.plugins.modules import container_files, host_lacks
 
 from conftest import ModuleRun
 
@@ -74,8 +74,8 @@ def run(run_module: Callable[..., ModuleRun], host: Path) -> Run:
 def test_nothing_is_asked_for(run: Run) -> None:
     answer = run()
     del answer["invocation"]
-    nothing = {"packages": [], "engine_options": None, "services": [], "files": [], "links": [], "firewall": False, "network": False}
-    assert answer == {"changed": False, "lacking": False, **nothing}
+    nothing = {"packages": [], "engine_options": None, "services": [], "files": [], "links": [], "firewall": False, "folder": False}
+    assert answer == {"changed": False, "lacking": False, "network": False, **nothing}
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,70 @@ def test_links_that_are_not_there_or_point_elsewhere(run: Run, tmp_path: Path) -
         (tmp_path / name).touch()
     wanted = {links["right"]: "target", links["dangling"]: "nowhere", **{links[name]: "target" for name in ("other", "file", "missing")}}
     assert run(links=wanted)["links"] == [links[name] for name in ("other", "file", "missing")]
+
+
+def add_file(root: Path) -> None:
+    (root / "worker" / "another").touch()
+
+
+def add_folder(root: Path) -> None:
+    (root / "worker" / "another").mkdir()
+
+
+def change_content(root: Path) -> None:
+    (root / "worker" / "private_key.pem").write_text("of somebody else\n")
+
+
+def change_mode(root: Path) -> None:
+    (root / "worker" / "private_key.pem").chmod(0o444)
+
+
+def change_owner(root: Path) -> None:
+    os.chown(root / "worker" / "ca.pem", 4244, 4244)
+
+
+def change_folder(root: Path) -> None:
+    (root / "worker").chmod(0o700)
+
+
+def change_root(root: Path) -> None:
+    os.chown(root, 4242, 4242)
+
+
+def remove_file(root: Path) -> None:
+    (root / "worker" / "ca.pem").unlink()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives files to other users, as root on a host does")
+@pytest.mark.parametrize(
+    "change", [add_file, add_folder, change_content, change_mode, change_owner, change_folder, change_root, remove_file]
+)
+def test_a_folder_is_looked_at_as_it_is_kept(
+    run: Run, run_module: Callable[..., ModuleRun], tmp_path: Path, change: Callable[..., None]
+) -> None:
+    root = tmp_path / "tls"
+    wanted = {
+        "root": str(root),
+        "owner": 4242,
+        "files": [
+            {"path": f"{root}/worker/ca.pem", "mode": "0444", "owner": 4243, "content": "authority\n"},
+            {"path": f"{root}/worker/private_key.pem", "mode": "0400", "secret_content": "hunter2 is in this file\n"},
+        ],
+    }
+
+    def lacks() -> bool:
+        done = run_module(host_lacks.main, {"folder": wanted})
+        assert "hunter2" not in done.text
+        assert done.answer["lacking"] is done.answer["folder"]
+        return bool(done.answer["folder"])
+
+    assert lacks()
+    for difference in (None, change):
+        if difference:
+            difference(root)
+            assert lacks()
+        run_module(container_files.main, wanted)
+        assert not lacks()
 
 
 @pytest.mark.parametrize("known", ["docker.io installed\n", "docker.io installed\npython3-requests config-files\n"])

@@ -113,7 +113,7 @@ class Engine(http.server.BaseHTTPRequestHandler):
         elif url.path == "/containers/id-of-migrate/json":
             answer = {"Config": {}}
         elif url.path in ("/images/fba/nginx%3A1/json", "/images/fba/nginx:1/json"):
-            answer = {"Size": 123}
+            answer = {"Id": "sha256:1", "Size": 123, "RepoTags": ["fba/nginx:1"], "RepoDigests": None}
         elif url.path == "/networks/fba_network":
             answer = {"Name": "fba_network", "Id": "0123456789abcdef" * 4, "Options": {}}
         elif url.path == "/networks/named":
@@ -190,7 +190,7 @@ def test_no_engine_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: 
     with pytest.raises(engine_utils.EngineAway, match="No such file"):
         engine_utils.look_up("/info")
     state = run(volumes=["fba_postgres"])
-    assert state["ansible_facts"] == {"fba_engine": "", "processor_nproc": len(os.sched_getaffinity(0))}
+    assert state["ansible_facts"] == {"fba_engine": "", "fba_images": {}, "processor_nproc": len(os.sched_getaffinity(0))}
     assert (state["engine"], state["bridge"], state["volumes"], state["postgres_versions"], state["changed"]) == ("", "", [], {}, False)
     assert state["memory"] > 2**26
     assert state["disk_free"] > 0
@@ -272,6 +272,13 @@ def test_files_that_are_there(tmp_path: Path, run: Run) -> None:
     paths = [str(tmp_path / name) for name in ("there", "nowhere")]
     assert run(paths=paths)["ansible_facts"]["fba_paths"] == paths[:1]
     assert "fba_paths" not in run()["ansible_facts"]
+
+
+def test_images_that_are_there(engine: dict[str, str], run: Run) -> None:
+    known = {"fba/nginx:1": {"RepoTags": ["fba/nginx:1"], "RepoDigests": []}}
+    assert run(images=["fba/nginx:1", "fba/postgres:1"])["ansible_facts"]["fba_images"] == known
+    # Who does not ask learns nothing of them, not even of an earlier answer
+    assert run()["ansible_facts"]["fba_images"] == {}
 
 
 def test_free_space_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:

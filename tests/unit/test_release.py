@@ -453,6 +453,41 @@ def test_an_interrupted_run_is_gone_on_with_by_whoever_it_was(ask: Run, tmp_path
     assert ask(owner="ben@desk")["failed"]
 
 
+def test_who_takes_the_lock_learns_whether_somebody_else_has_had_it_since_he_looked(ask: Run, tmp_path: Path) -> None:
+    def look_and_take(between: Callable[[], Any] = lambda: None, **args: Any) -> bool:
+        looked = ask(owner="ann@laptop", state="free")
+        between()
+        taken = ask(owner="ann@laptop", last=looked["last"], **args)
+        if not args.get("check_mode"):
+            ask(taken["ansible_facts"], state="released")
+        return bool(taken["others"])
+
+    def somebody(state: str = "released") -> None:
+        ask(ask(owner="ben@desk")["ansible_facts"], state=state)
+
+    assert not look_and_take()
+    assert not look_and_take()
+    assert look_and_take(somebody)
+    assert look_and_take(lambda: somebody("broken"))
+    assert not look_and_take()
+    # A plan as well, which takes nothing
+    assert not look_and_take(check_mode=True)
+    assert look_and_take(somebody, check_mode=True)
+    # Who has not looked, does not know
+    first = ask(owner="ann@laptop")
+    assert first["others"]
+    # An interrupted run has left things behind, whether or not it was seen
+    dead(tmp_path)
+    assert look_and_take()
+    assert not look_and_take()
+
+    def interrupted() -> None:
+        ask(owner="ann@laptop")
+        dead(tmp_path)
+
+    assert look_and_take(interrupted)
+
+
 def test_the_lock_can_be_taken_away(ask: Run) -> None:
     ask(owner="ann@laptop", verb="release")
     broken = ask(owner="ben@desk", state="broken")
