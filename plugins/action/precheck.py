@@ -24,7 +24,9 @@ from ansible_collections.fba.stack.plugins.plugin_utils.precheck import (
 )
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
-EVERYWHERE = ("common", "host", "secrets", "certificates", "images", "backup")
+EVERYWHERE = ("common", "host", "secrets", "certificates", "images", "release", "backup")
+# Where the options are that concern every run, of roles that have them in another place than most
+ENTRIES = {"common": "shared", "release": "check"}
 
 
 def private_address(variables: Mapping[str, Any]) -> str | None:
@@ -97,8 +99,8 @@ class ActionModule(ActionBase):
         values: dict[str, Any] = {}
         options: dict[str, Any] = {}
         for role in roles:
-            entry = "shared" if role == "common" else "main"
-            options |= self._load(role, "meta", "argument_specs.yml")["argument_specs"][entry].get("options", {})
+            entries = self._load(role, "meta", "argument_specs.yml")["argument_specs"]
+            options |= entries[ENTRIES.get(role, "main")].get("options", {})
         for name in dict.fromkeys([*options, *SECRETS]):
             if name not in variables or name in homeless:
                 continue
