@@ -11,6 +11,11 @@ def test_check_mode_tells_what_would_change_and_changes_nothing(stack):
     assert run.returncode == 0, run.stdout
     assert "+    client_max_body_size 7m;" in run.stdout
     assert re.search(r"debian13 +: ok=\d+ +changed=1 ", run.stdout), run.stdout[-2000:]
+    # What precheck has seen is not looked for again
+    blocks = run.stdout.split("TASK [")[1:]
+    ran = {block.partition("]")[0] for block in blocks if re.search(r"^(ok|changed): \[debian13\]", block, re.MULTILINE)}
+    assert "fba.stack.precheck : Refuse what cannot work" in ran
+    assert not {name for name in ran if ": See which images" in name or ": See again which containers" in name}
     assert not any(value in run.stdout for value in stack.secrets.values())
     assert {name: stack.started_at(name) for name in stack.services} == before
     assert "did not reach the application" in stack.post("/run-task/", 5 * 2**20 + 1)[1]
