@@ -188,7 +188,14 @@ def fleet(results: dict[str, Any]) -> str:
         if "release" in kinds
     ]
     head = ["a release with one changed file, hosts of workers", "seconds to build and bring the image", "MB that a host receives"]
-    return f"{table(['hosts of workers', '', *RUN_HEAD], rows)}\n\n{table(head, brought)}"
+    turns = [[size, *run_cells(runs)] for size, runs in results["turns"].items()]
+    return "\n\n".join(
+        [
+            table(["hosts of workers", "", *RUN_HEAD], rows),
+            table(["hosts of workers, by turns: nothing to do", *RUN_HEAD], turns),
+            table(head, brought),
+        ]
+    )
 
 
 def reached(parts: dict[str, dict[str, Any]]) -> str:

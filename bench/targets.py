@@ -92,7 +92,7 @@ def of_playbooks(results: dict[str, Any]) -> list[Target]:
 def of_fleets(results: dict[str, Any]) -> list[Target]:
     """Return the targets for playbooks on several hosts."""
     hosts = results["hosts"]
-    one, four = (median(hosts[size]["no-op"], "seconds") for size in ("1", "4"))
+    one, four = (median(results["turns"][size], "seconds") for size in ("1", "4"))
     return [
         at_most("a deploy that has nothing to do, four hosts of workers beside one", 1.5, four / one, " times"),
         at_most("a host of workers joins that has Docker", 60, median(hosts["2"]["join"], "seconds"), " s"),

@@ -210,6 +210,15 @@ def check_reached(fleet: Fleet) -> Iterator[str]:
             yield f"{other}, the host of {listed(data)}, was not reached or was refused itself: what depends on it stops here"
 
 
+def is_timezone(name: str) -> bool:
+    """Return whether this is the name of a time zone. A list of them all takes a twentieth of a second, for each host."""
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
 def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
     """Refuse values that have the right type and yet cannot work. Those that have not are not among `values`."""
     name = values.get("fba_name", "fba")
@@ -219,7 +228,7 @@ def check_values(values: dict[str, Any], services: list[str]) -> Iterator[str]:
     if values.get("fba_app_user", 1) < 1:
         yield f"fba_app_user is {values['fba_app_user']}: allowed are 1 or more, because no container runs as root"
     timezone = values.get("fba_timezone", "UTC")
-    if timezone not in zoneinfo.available_timezones():
+    if not is_timezone(timezone):
         yield f"fba_timezone is {timezone!r}: allowed are names of the IANA database, such as UTC or Europe/Berlin"
     if "fba_subnet" in values:
         yield from _check_subnet(values["fba_subnet"], values.get("fba_server_replicas", 1) if "server" in services else 0)
