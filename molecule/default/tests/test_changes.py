@@ -34,9 +34,9 @@ def test_a_server_that_does_not_start_is_taken_back_and_nothing_else_is_touched(
 
 
 def test_a_changed_variable_touches_what_it_is_about(stack, log_in):
-    # Before it is closed. It runs when the worker's turn comes to be replaced, unless that takes longer than a task of the tests may
+    # Before it is closed. It runs when the worker's turn comes to be replaced
     admin = log_in()
-    task = admin.submit("sleep", {"duration": 20})
+    task = admin.submit("sleep", {"duration": 60})
     closed = stack.play("maintenance.yml", "-e", "maintenance=on")
     assert closed.returncode == 0, closed.stdout
     before = {name: stack.started_at(name) for name in stack.services}
