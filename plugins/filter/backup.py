@@ -1,5 +1,5 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Where backups go, what the programs that make them are told, and what is known of those that were made."""
+"""Where backups go, what the programs that make them are told, and what the table says of those that were made."""
 
 from __future__ import annotations
 
@@ -20,11 +20,6 @@ ALLOWED = "/folder, sftp://user@host:port/folder, s3://bucket/folder, or nothing
 # Where PostgreSQL's container sees a place that is a folder of its host, and the files of one that is elsewhere
 FOLDER = "/var/lib/pgbackrest"
 SECRETS = "/run/secrets/pgbackrest"
-# A file of PostgreSQL's log in the archive: timeline, then two numbers, of which the second counts the 256 files of 16 MB that are 4 GB
-SEGMENT = re.compile(r"(?:^|/)([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-[0-9a-f]{40}(?:\.\w+)?$")
-SEGMENTS = 256
-# And the file that says where a timeline has left the one before
-HISTORY = re.compile(r"(?:^|/)([0-9A-F]{8})\.history$")
 # Seconds in which PostgreSQL's log has to arrive, beyond what was asked for
 LATE = 300
 
@@ -180,99 +175,6 @@ def backup_parts(services: Iterable[str], containers: Mapping[str, str], volumes
     }
 
 
-def restore_moment(text: str) -> dict[str, str]:
-    """Return a moment, with its offset from UTC, as `iso` and as PostgreSQL takes it, and what is wrong with it as `problem`."""
-    if not text:
-        return {"iso": "", "postgres": "", "problem": ""}
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        wanted = "allowed is a time with its offset from UTC, such as 2026-11-22 03:15:00+00:00, or nothing for the latest"
-        return {"iso": "", "postgres": "", "problem": f"restore_time is {text!r}: {wanted}"}
-    moment = moment.astimezone(UTC)
-    if moment > datetime.now(UTC):
-        return {"iso": "", "postgres": "", "problem": f"restore_time is {text!r}: allowed are times up to now"}
-    return {"iso": moment.isoformat(sep=" "), "postgres": moment.strftime("%Y-%m-%d %H:%M:%S.%f+00"), "problem": ""}
-
-
-def backup_set(info: str, moment: str, version: str) -> dict[str, Any]:
-    """Return the backup that a restore of PostgreSQL begins with, from what `pgbackrest info` answers as JSON.
-
-    `moment` as `iso` of restore_moment, `version` is what `postgres --version` says. Gives `label`, `archive`, and `first` and `last`, the
-    files of the log between which none may be missing. Where there is no backup, it gives `problem` alone.
-    """
-    found = json.loads(info)
-    stanza: dict[str, Any] = found[0] if found else {"status": {"code": 1, "message": "missing stanza path"}, "backup": []}
-    # 99 is all that a wrong passphrase shows as
-    if stanza["status"]["code"] == 99:
-        return {"problem": f"the backups of PostgreSQL cannot be read ({stanza['status']['message']}): is fba_backup_passphrase theirs?"}
-    if not stanza["backup"]:
-        return {"problem": f"there is no backup of PostgreSQL ({stanza['status']['message']})"}
-    limit = datetime.fromisoformat(moment).timestamp() if moment else None
-    sets = [each for each in stanza["backup"] if limit is None or each["timestamp"]["stop"] <= limit]
-    if not sets:
-        first = datetime.fromtimestamp(min(each["timestamp"]["stop"] for each in stanza["backup"]), UTC)
-        return {"problem": f"the first backup of PostgreSQL is of {first:%Y-%m-%d %H:%M:%S+00:00}: restore_time must be later"}
-    last = max(sets, key=lambda each: each["timestamp"]["stop"])
-    database = next(each for each in stanza["db"] if each["id"] == last["database"]["id"])
-    major = re.search(r"\(PostgreSQL\) (\d+)", version)
-    if major is None or database["version"].partition(".")[0] != major[1]:
-        has = major[1] if major else repr(version)
-        return {
-            "problem": f"the backup is of PostgreSQL {database['version']}, and the image has {has}: take an image of {database['version']}"
-        }
-    archive = next(each for each in stanza["archive"] if each["database"]["id"] == last["database"]["id"])
-    # A backup that was begun after the moment needs no more of the log than the moment does
-    later = [each for each in stanza["backup"] if limit is not None and each["timestamp"]["start"] > limit]
-    end = min(later, key=lambda each: each["timestamp"]["start"])["archive"]["start"] if later else archive["max"]
-    return {
-        "label": last["label"],
-        "stop": last["timestamp"]["stop"],
-        "archive": archive["id"],
-        "first": last["archive"]["start"],
-        "last": end,
-        "bytes": last["info"]["size"],
-        "problem": "",
-    }
-
-
-def _number(segment: str) -> int:
-    """Return the place of a file in the log, whatever its timeline."""
-    return int(segment[8:16], 16) * SEGMENTS + int(segment[16:24], 16)
-
-
-def backup_problems(chosen: Mapping[str, Any], verified: str, listing: str, timeline: str = "latest") -> list[str]:
-    """Return what is wrong with a backup of PostgreSQL, or with what is asked of it, in sentences.
-
-    `verified` is what `pgbackrest verify --output=text --verbose` says, whose exit code is 0 whatever it finds, and `listing` what
-    `repo-ls --recurse` says as JSON of the log's archive: pgBackRest itself does not miss a file that is gone. `timeline` is the number of
-    the one to follow, or `latest`.
-    """
-    problems = []
-    timelines = sorted({1} | {int(match[1], 16) for name in json.loads(listing) if (match := HISTORY.search(name))})
-    if timeline not in {"latest", *map(str, timelines)}:
-        problems.append(f"restore_timeline is {timeline!r}: allowed are latest, {', '.join(map(str, timelines))}")
-    status = re.search(r"(?m)^\s*status:\s*(.+)$", verified)
-    if status is None or status[1].strip() != "ok":
-        problems.append(f"pgBackRest finds faults in the backup {chosen['label']} or in the log that belongs to it:\n{verified.strip()}")
-    there = {_number("".join(match.groups())) for name in json.loads(listing) if (match := SEGMENT.search(name))}
-    wanted = range(_number(chosen["first"]), _number(chosen["last"]) + 1)
-    gone = [number for number in wanted if number not in there]
-    if gone:
-        first = f"{gone[0] // SEGMENTS:08X}{gone[0] % SEGMENTS:08X}"
-        problems.append(f"{len(gone)} of {len(wanted)} files of PostgreSQL's log are not in the backup; the first ends with {first}")
-    return problems
-
-
-def recovery_hint(log: str) -> str:
-    """Return what to do about the end of PostgreSQL's recovery that its log tells of, or nothing where only the log can say it."""
-    if "recovery ended before configured recovery target was reached" in log:
-        return "restore_time is later than the last thing that the log has: without restore_time, all of it is restored"
-    return ""
-
-
 def _bytes(size: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
@@ -346,14 +248,10 @@ class FilterModule:
         return {
             "backup_parts": backup_parts,
             "backup_place": backup_place,
-            "backup_problems": backup_problems,
             "backup_reasons": backup_reasons,
             "backup_rows": backup_rows,
-            "backup_set": backup_set,
             "pgbackrest_config": pgbackrest_config,
             "pgbackrest_files": pgbackrest_files,
-            "recovery_hint": recovery_hint,
             "restic_settings": restic_settings,
-            "restore_moment": restore_moment,
             "secret_files": secret_files,
         }

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shlex
 import threading
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,19 @@ from ansible_collections.fba.stack.plugins.filter.backup import (
     archive_row,
     backup_parts,
     backup_place,
-    backup_problems,
     backup_reasons,
     backup_rows,
-    backup_set,
     pgbackrest_config,
     pgbackrest_files,
-    recovery_hint,
     restic_settings,
-    restore_moment,
     secret_files,
+)
+from ansible_collections.fba.stack.plugins.filter.restore import (
+    backup_history,
+    backup_problems,
+    backup_set,
+    recovery_hint,
+    restore_moment,
 )
 
 from conftest import ROOT
@@ -174,7 +178,7 @@ def test_a_host_backs_up_what_it_has() -> None:
     ],
 )
 def test_a_moment_is_the_same_for_all(text: str, iso: str, postgres: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ansible_collections.fba.stack.plugins.filter.backup.datetime", Later)
+    monkeypatch.setattr("ansible_collections.fba.stack.plugins.filter.restore.datetime", Later)
     assert restore_moment(text) == {"iso": iso, "postgres": postgres, "problem": ""}
 
 
@@ -196,47 +200,76 @@ def test_a_moment_to_come_is_refused() -> None:
     assert "allowed are times up to now" in restore_moment((datetime.now(UTC) + timedelta(minutes=1)).isoformat())["problem"]
 
 
-def backup(label: str, stop: float, start: str = "000000010000000000000002", kind: str = "full") -> dict[str, Any]:
-    """A backup, as pgBackRest tells of it."""
+def backup(label: str, stop: float, file: int = 2, kind: str = "full", timeline: int = 1) -> dict[str, Any]:
+    """A backup, as pgBackRest tells of it; it begins and ends in one file of the log."""
+    name = segment(file, timeline)
     return {
         "label": label,
         "type": kind,
         "error": False,
         "timestamp": {"start": stop - 10, "stop": stop},
         "database": {"id": 1, "repo-key": 1},
-        "archive": {"start": start, "stop": start},
+        "archive": {"start": name, "stop": name},
+        "lsn": {"start": place(file, 0x28), "stop": place(file, 0x120)},
         "info": {"size": 30_000_000, "delta": 30_000_000, "repository": {"delta": 3_000_000}},
     }
 
 
-def info(*backups: dict[str, Any], code: int = 0, message: str = "ok", last: str = "000000010000000000000009") -> str:
-    """What `pgbackrest info` answers."""
+def segment(file: int, timeline: int = 1) -> str:
+    """The name of a file of the log, of which 256 have 4 GB."""
+    return f"{timeline:08X}{file // 256:08X}{file % 256:08X}"
+
+
+def place(file: int, offset: int = 0) -> str:
+    """A place in a file of the log, as PostgreSQL writes it."""
+    return f"{file // 256:X}/{file % 256:02X}{offset:06X}"
+
+
+def info(*backups: dict[str, Any], code: int = 0, message: str = "ok") -> str:
+    """What `pgbackrest info` answers about a stack that has had another major version of PostgreSQL before."""
+    databases = {0: "16", 1: "17"}
     stanza = {
-        "archive": [{"database": {"id": 1, "repo-key": 1}, "id": "17-1", "min": "000000010000000000000001", "max": last}],
+        "archive": [{"database": {"id": key, "repo-key": 1}, "id": f"{version}-{key}"} for key, version in databases.items()],
         "backup": list(backups),
-        "db": [{"id": 1, "repo-key": 1, "system-id": 7, "version": "17"}],
+        "db": [{"id": key, "repo-key": 1, "system-id": 7, "version": version} for key, version in databases.items()],
         "name": "fba",
         "status": {"code": code, "message": message},
     }
     return json.dumps([stanza])
 
 
+def listing(*files: int, others: dict[int, Iterable[int]] | None = None, archive: str = "17-1") -> str:
+    """What `repo-ls --recurse` says of an archive that has these files of the first timeline, and of others."""
+    found = {archive: {"type": "path"}}
+    for timeline, numbers in {1: files, **(others or {})}.items():
+        folders = {f"{archive}/{segment(number, timeline)[:16]}": {"type": "path"} for number in numbers}
+        found |= folders | {
+            f"{archive}/{segment(number, timeline)[:16]}/{segment(number, timeline)}-{'a' * 40}.zst": {"type": "file"} for number in numbers
+        }
+        # As it is where a restore has left it: with less than all of a file
+        found[f"{archive}/{segment(99, timeline)[:16]}/{segment(99, timeline)}.partial-{'a' * 40}.zst"] = {"type": "file"}
+        if timeline > 1:
+            found[f"{archive}/{timeline:08X}.history"] = {"type": "file"}
+    return json.dumps(found)
+
+
+def history(*left: tuple[int, str]) -> str:
+    """What PostgreSQL writes when it begins a timeline: those that it comes from, and where they were left."""
+    return "\n".join(f"{timeline}\t{where}\tbefore 2027-01-15 08:30:00.5+00\n" for timeline, where in left)
+
+
 POSTGRES = "postgres (PostgreSQL) 17.6 (Debian 17.6-1)"
-FIRST, SECOND = backup("A", NOW, "000000010000000000000002"), backup("B", NOW + 3600, "000000010000000000000005", "incr")
+FIRST, SECOND = backup("A", NOW, 2), backup("B", NOW + 3600, 5, "incr")
+BETWEEN, AFTER = (datetime.fromtimestamp(NOW + seconds, UTC).isoformat() for seconds in (1800, 5400))
 
 
 def test_a_restore_begins_with_the_last_backup_before_the_moment() -> None:
-    text = info(FIRST, SECOND)
-    latest = backup_set(text, "", POSTGRES)
-    assert (latest["label"], latest["first"], latest["last"], latest["archive"]) == (
-        "B",
-        "000000010000000000000005",
-        "000000010000000000000009",
-        "17-1",
-    )
-    between = backup_set(text, datetime.fromtimestamp(NOW + 1800, UTC).isoformat(), POSTGRES)
+    latest = backup_set(info(FIRST, SECOND), listing(*range(1, 10)), POSTGRES)
+    assert latest == {"label": "B", "bytes": 30_000_000, "log": 5, "gone": [], "problem": ""}
+    assert backup_set(info(SECOND, FIRST), listing(*range(1, 10)), POSTGRES) == latest
     # What comes after the moment may be missing
-    assert (between["label"], between["first"], between["last"]) == ("A", "000000010000000000000002", "000000010000000000000005")
+    between = backup_set(info(FIRST, SECOND), listing(2, 3, 4, 5), POSTGRES, moment=BETWEEN)
+    assert (between["label"], between["log"], between["gone"]) == ("A", 4, [])
 
 
 @pytest.mark.parametrize(
@@ -250,51 +283,109 @@ def test_a_restore_begins_with_the_last_backup_before_the_moment() -> None:
     ],
 )
 def test_what_cannot_be_restored_is_said(text: str, moment: str, version: str, sentence: str) -> None:
-    assert sentence in backup_set(text, moment, version)["problem"]
+    assert sentence in backup_set(text, "{}", version, moment=moment)["problem"]
+    assert backup_history(text, "{}", moment) == ""
 
 
-def listing(*numbers: int, timeline: int = 1) -> dict[str, Any]:
-    """Files of the log, as `repo-ls --recurse` lists them among others."""
-    return {
-        f"{timeline:08X}00000000/{timeline:08X}{number // 256:08X}{number % 256:08X}-{'a' * 40}.zst": {"type": "file"} for number in numbers
-    }
+def test_a_file_of_the_log_that_is_gone_is_missed() -> None:
+    chosen = backup_set(info(FIRST), listing(1, 2, 3, 6, 7, 8, 9), POSTGRES)
+    (problem,) = backup_problems(chosen, WHOLE)
+    assert problem.startswith("2 of 8 files of PostgreSQL's log are not in the backup; the first ends with 0000000000000004")
+    # Also where none is there at all: those of the backup itself are needed
+    assert backup_set(info(FIRST), "{}", POSTGRES)["gone"] == ["0000000000000002"]
+    # Another major version's are none of it
+    assert backup_set(info(FIRST), listing(*range(10), archive="16-0"), POSTGRES)["gone"] == ["0000000000000002"]
+
+
+def test_numbers_of_the_log_count_on_over_its_folders() -> None:
+    text = info(backup("A", NOW, 254))
+    assert backup_set(text, listing(254, 255, 256, 257), POSTGRES)["gone"] == []
+    assert backup_set(text, listing(254, 255, 257), POSTGRES)["gone"] == ["0000000100000000"]
+    left = history((1, place(257, 0x8000)))
+    assert backup_set(text, listing(254, 255, 256, others={2: [257]}), POSTGRES, left)["gone"] == []
+
+
+# A restore to file 4 has begun the second timeline; the first had gone on to file 7
+LEFT = listing(*range(1, 8), others={2: range(4, 9)})
+SECOND_TIMELINE = history((1, place(4, 0x8000)))
+
+
+def test_the_backup_is_one_that_leads_to_the_timeline() -> None:
+    behind, afterwards = SECOND, backup("C", NOW + 7200, 6, timeline=2)
+    # Until there is one from after the restore, the one before the moment that was restored
+    latest = backup_set(info(FIRST, behind), LEFT, POSTGRES, SECOND_TIMELINE)
+    assert (latest["label"], latest["log"], latest["gone"]) == ("A", 7, [])
+    latest = backup_set(info(FIRST, behind, afterwards), LEFT, POSTGRES, SECOND_TIMELINE)
+    assert (latest["label"], latest["log"], latest["gone"]) == ("C", 3, [])
+    # What was left behind is there for whoever names it
+    first = backup_set(info(FIRST, behind, afterwards), LEFT, POSTGRES, timeline="1")
+    assert (first["label"], first["log"], first["gone"]) == ("B", 3, [])
+    moment = backup_set(info(FIRST, behind, afterwards), LEFT, POSTGRES, SECOND_TIMELINE, moment=AFTER)
+    assert moment["label"] == "A"
+    # Nor does one that was left behind say how much of the log a moment before it needs
+    assert backup_set(info(FIRST, behind, afterwards), LEFT, POSTGRES, SECOND_TIMELINE, moment=BETWEEN)["log"] == 5
+
+
+def test_a_backup_that_ends_where_its_timeline_was_left_leads_on() -> None:
+    assert backup_set(info(FIRST, SECOND), LEFT, POSTGRES, history((1, SECOND["lsn"]["stop"])))["label"] == "B"
+    assert backup_set(info(FIRST, SECOND), LEFT, POSTGRES, history((1, place(5, 0x11F))))["label"] == "A"
+
+
+def test_where_no_backup_leads_to_the_timeline_it_is_said() -> None:
+    old = backup("Z", NOW - 3600, 1) | {"database": {"id": 0, "repo-key": 1}}
+    chosen = backup_set(info(old, SECOND), LEFT, POSTGRES, SECOND_TIMELINE)
+    assert chosen["problem"] == (
+        "no backup of PostgreSQL leads to timeline 2, because it began before the first of them had ended: "
+        "restore_timeline may be another one of 1, 2"
+    )
+
+
+def test_a_file_of_the_log_counts_only_on_its_timeline() -> None:
+    """What the first timeline wrote after it was left does not stand for what the second one has."""
+    text = info(FIRST)
+    gone = backup_set(text, listing(*range(1, 8), others={2: [4, 6, 7, 8]}), POSTGRES, SECOND_TIMELINE)
+    assert gone["gone"] == ["0000000000000005"]
+    # The file in which the second one begins has what the first had written to it
+    assert backup_set(text, listing(2, 3, others={2: [4, 5]}), POSTGRES, SECOND_TIMELINE)["gone"] == []
+    # Three of them, of which the second was left at the very end of a file
+    third = history((1, place(4, 0x8000)), (2, place(6)))
+    files = {2: [4, 5, 6, 7], 3: [6, 7]}
+    assert backup_set(text, listing(2, 3, 4, 5, others=files), POSTGRES, third)["gone"] == []
+    assert backup_set(text, listing(2, 3, 4, 5, others=files | {3: [7]}), POSTGRES, third)["gone"] == ["0000000000000006"]
+
+
+def test_the_file_of_a_timeline_is_found() -> None:
+    three = listing(*range(1, 10), others={2: [4], 11: [6]})
+    assert [backup_history(info(FIRST), three, timeline=name) for name in ("latest", "2", "11", "1", "3", "x")] == [
+        "17-1/0000000B.history",
+        "17-1/00000002.history",
+        "17-1/0000000B.history",
+        "",
+        "",
+        "",
+    ]
+    assert backup_history(info(FIRST), listing(1, 2)) == ""
+    # One of another major version is not meant
+    assert backup_history(info(FIRST), listing(1, others={2: [4]}, archive="16-0")) == ""
+
+
+@pytest.mark.parametrize("timeline", ["3", "0", "-1", "first"])
+def test_a_timeline_that_there_is_not_is_refused_with_those_that_there_are(timeline: str) -> None:
+    files = listing(*range(1, 10), others={2: [4], 11: [6]})
+    chosen = backup_set(info(FIRST), files, POSTGRES, timeline=timeline)
+    assert chosen == {"problem": f"restore_timeline is '{timeline}': allowed are latest, 1, 2, 11"}
 
 
 WHOLE = "stanza: fba\nstatus: ok\n  archiveId: 17-1, total WAL checked: 9, total valid WAL: 9\n"
 
 
 def test_a_whole_backup_has_no_problems() -> None:
-    chosen = backup_set(info(FIRST), "", POSTGRES)
-    others = {"17-1": {"type": "path"}, "00000002.history": {"type": "file"}}
-    assert backup_problems(chosen, WHOLE, json.dumps(listing(*range(1, 10)) | others)) == []
-    # A restore begins a new timeline, which goes on where the one before has ended
-    both = listing(*range(1, 6)) | listing(*range(5, 10), timeline=2)
-    assert backup_problems(chosen, WHOLE, json.dumps(both)) == []
-
-
-def test_a_file_of_the_log_that_is_gone_is_missed() -> None:
-    chosen = backup_set(info(FIRST), "", POSTGRES)
-    (problem,) = backup_problems(chosen, WHOLE, json.dumps(listing(1, 2, 3, 6, 7, 8, 9)))
-    assert problem.startswith("2 of 8 files of PostgreSQL's log are not in the backup; the first ends with 0000000000000004")
-
-
-def test_a_timeline_that_there_is_not_is_refused_with_those_that_there_are() -> None:
-    chosen = backup_set(info(FIRST), "", POSTGRES)
-    files = json.dumps(listing(*range(1, 10)) | {"00000002.history": {"type": "file"}, "0000000B.history": {"type": "file"}})
-    assert [backup_problems(chosen, WHOLE, files, timeline) for timeline in ("latest", "1", "2", "11")] == [[]] * 4
-    assert backup_problems(chosen, WHOLE, files, "3") == ["restore_timeline is '3': allowed are latest, 1, 2, 11"]
-
-
-def test_numbers_of_the_log_count_on_over_its_folders() -> None:
-    chosen = backup_set(info(backup("A", NOW, "0000000100000000000000FE"), last="000000010000000100000001"), "", POSTGRES)
-    assert backup_problems(chosen, WHOLE, json.dumps(listing(254, 255, 256, 257))) == []
-    assert len(backup_problems(chosen, WHOLE, json.dumps(listing(254, 255, 257)))) == 1
+    assert backup_problems(backup_set(info(FIRST), listing(*range(1, 10)), POSTGRES), WHOLE) == []
 
 
 @pytest.mark.parametrize("verified", ["stanza: fba\nstatus: error\n  backup: A, status: invalid", "", "ERROR: [055]: unable to open"])
 def test_what_pgbackrest_does_not_call_well_is_not(verified: str) -> None:
-    chosen = backup_set(info(FIRST), "", POSTGRES)
-    (problem,) = backup_problems(chosen, verified, json.dumps(listing(*range(1, 10))))
+    (problem,) = backup_problems(backup_set(info(FIRST), listing(*range(1, 10)), POSTGRES), verified)
     assert problem.startswith("pgBackRest finds faults in the backup A")
 
 
@@ -412,7 +503,7 @@ class FakeRestic:
 
     def __init__(self, fails: str = "") -> None:
         self.fails, self.saved = fails, []  # type: ignore[var-annotated]
-        self.place, self.known = "/backups", False
+        self.place, self.known, self.settings = "/backups", False, {"host": "host"}
 
     def prepare(self, known: bool) -> None:
         """Fail where that is wanted."""
@@ -428,11 +519,20 @@ class FakeRestic:
         return "snapshot 1234", 5
 
     def clear(self) -> None:
-        """Do nothing."""
+        """Fail where that is wanted."""
+        if self.fails == "clear":
+            raise program.BackupError("the place says no")
 
-    def chosen(self, _at: float | None) -> dict[str, str]:
-        """There is a snapshot of each volume."""
-        return {"one": "1" * 8, "two": "2" * 8}
+    def chosen(self, at: float | None) -> dict[str, str]:
+        """There is a snapshot of each volume; of the second one, only since NOW."""
+        return {"one": "1" * 8} | ({} if at and at < NOW else {"two": "2" * 8})
+
+    def compare(self) -> None:
+        """All is well."""
+
+    def read(self, snapshot: str) -> None:
+        """Note it."""
+        self.saved.append(snapshot)
 
     def bring(self, snapshot: str, folder: Path) -> None:
         """Write a file below the folder, and fail after it where that is wanted."""
@@ -472,6 +572,39 @@ def test_one_part_that_fails_keeps_no_other_from_being_made(tmp_path: Path, monk
     # The table goes on telling of the last good one
     assert after["one"]["succeeded"] == before["one"]["succeeded"] > 0
     assert (after["two"]["reason"], after["two"]["bytes"]) == ("", 5)
+
+
+def test_old_snapshots_that_cannot_be_removed_are_in_the_table_until_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not plan(tmp_path, FakeRestic("clear"), monkeypatch).back_up(False)
+    state = json.loads((tmp_path / "backup.json").read_text())
+    assert {name: part["reason"] for name, part in state.items()} == {
+        "one": "",
+        "two": "",
+        "old snapshots": "not removed: the place says no",
+    }
+    hostvars = {"host": known(state)}
+    assert [row[0] for row in backup_rows(hostvars, hostvars, 30) if row[-1] != "healthy"] == ["old snapshots"]
+    assert backup_reasons(hostvars, hostvars) == "old snapshots on host: not removed: the place says no"
+    assert plan(tmp_path, FakeRestic(), monkeypatch).back_up(False)
+    assert json.loads((tmp_path / "backup.json").read_text()).keys() == {"one", "two"}
+
+
+def test_a_restore_of_which_something_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restic = FakeRestic()
+    made = plan(tmp_path, restic, monkeypatch)
+    made.check(None, ["volumes", "redis", "definitions"])
+    assert restic.saved == ["1" * 8, "2" * 8]
+    with pytest.raises(program.BackupError, match="there is no snapshot of two of the host host from before then: backup_host is"):
+        made.check(NOW - 1, ["volumes"])
+    # What is not wanted may be missing, and what the host does not have
+    made.check(NOW - 1, ["redis", "definitions"])
+    made.check(NOW - 1, [])
+    made.streams = {"redis": "fba_redis", "rabbitmq": "fba_rabbitmq", "postgres-dump": "fba_postgres"}
+    with pytest.raises(program.BackupError, match="no snapshot of two, rabbitmq of the host"):
+        made.check(NOW - 1, ["volumes", "definitions"])
+    # A dump is for people; no restore takes it
+    made.streams = {"postgres-dump": "fba_postgres"}
+    made.check(None, ["volumes", "redis", "definitions"])
 
 
 def test_a_place_that_cannot_be_reached_is_said_of_each_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,8 @@ def before(site, log_in_at, told, wait_until):
     # What comes after the moment is in the log too, and in the backup
     late = client.upload("late.csv", b"a,b\n1,2\n", "text/csv")
     archive(site, wait_until)
+    # And a backup of which a restore to the moment leads to nowhere
+    play(site, "backup.yml")
     return {"moment": moment.isoformat(sep=" "), "rows": rows[:-19], "files": files, "late": late["id"], "tasks": tasks}
 
 
@@ -277,14 +279,27 @@ def test_a_restore_that_fails_puts_back_what_was_there(site, restored, wait_unti
     assert {name: site.started_at(name) for name in untouched} == started
 
 
+def pgbackrest(site, command):
+    """Return what pgBackRest says on the host."""
+    return site.host.check_output(f"docker exec fba_postgres pgbackrest --stanza=fba {command}")
+
+
 def test_what_is_there_is_put_aside_by_a_restore_over_it(site, restored, wait_until):
-    """The latest, of PostgreSQL alone."""
+    """The latest, of PostgreSQL alone, before a backup was made of its timeline: the last backup is of what was left behind."""
     site.sql("INSERT INTO written DEFAULT VALUES")
     written = site.sql("SELECT count(*) FROM written")
     archive(site, wait_until)
+    wait_until(lambda: site.host.run("systemctl is-active fba-backup").stdout.strip() == "inactive", timeout=60, what="no backup is made")
+    for backup in json.loads(pgbackrest(site, "--output=json info"))[0]["backup"]:
+        if backup["archive"]["start"].startswith("00000002"):
+            pgbackrest(site, f"--set={backup['label']} expire")
+    labels = [backup["label"] for backup in json.loads(pgbackrest(site, "--output=json info"))[0]["backup"]]
+    assert len(labels) > 1
+    assert labels[-1].endswith("I")
     untouched = ("fba_redis", "fba_rabbitmq", "fba_nginx")
     started = {name: site.started_at(name) for name in untouched}
-    play(site, "restore.yml", restore_database="fba", restore_only="postgres")
+    output, _seconds = play(site, "restore.yml", restore_database="fba", restore_only="postgres")
+    assert f"the backup {labels[-2]} of PostgreSQL" in output
     assert site.sql("SELECT count(*) FROM written") == written
     assert site.healthy() == site.services
     assert {name: site.started_at(name) for name in untouched} == started

@@ -2,7 +2,7 @@
 """Back up what this host has of the stack, check its backups, and bring files back.
 
     backup.py run [--full]                          what the timer runs
-    backup.py check [--at TIME]                     read all that a restore would take
+    backup.py check [--at TIME] [--wanted KIND …]   read all that a restore would take, which has to have what is of these kinds
     backup.py restore --at TIME --aside WORD KIND   bring back what is of one kind: volumes, redis or definitions
     backup.py show --at TIME NAME                   write to standard output what was saved of redis, rabbitmq or postgres-dump
     backup.py fetch FOLDER USER                     copy PostgreSQL's backups to a folder, for that user
@@ -31,6 +31,9 @@ from pathlib import Path
 from typing import Any
 
 DAY = 86400
+KINDS = ("volumes", "redis", "definitions")
+# What the table has besides the parts, where they could not be removed
+OLD_SNAPSHOTS = "old snapshots"
 # Of what a program says on standard error, how much is kept as the reason
 TAIL = 2000
 # What restic says where the place can be reached and nothing was ever backed up to it. It asks the question whatever the reason is
@@ -295,8 +298,9 @@ class Plan:
             try:
                 self.restic.clear()
             except BackupError as error:
-                say(f"Old snapshots were not removed: {error}")
-                return False
+                # They fill the place until there is room for no more backup
+                say(f"{OLD_SNAPSHOTS} were not removed: {error}")
+                report[OLD_SNAPSHOTS] = {"reason": f"not removed: {error}", "succeeded": 0, "tried": time.time()}
         # What this host no longer has is not told of any more
         self.write(report)
         return not any(part["reason"] for part in report.values())
@@ -349,9 +353,18 @@ class Plan:
             say(f"There is no snapshot of {', '.join(missing)} of the host {self.restic.settings['host']}: nothing is brought back of that")
         return {name: every[name] for name in [*self.streams, *self.volumes] if name in every}
 
-    def check(self, at: float | None) -> None:
-        """Read whatever a restore would take."""
+    def check(self, at: float | None, wanted: list[str]) -> None:
+        """Read whatever a restore would take. Raises BackupError where there is no snapshot of what the host has of the wanted kinds."""
         found = self.found(at)
+        names = {"volumes": self.volumes, "redis": ["redis"], "definitions": ["rabbitmq"]}
+        has = {*self.streams, *self.volumes}
+        lacking = [name for kind in wanted for name in names[kind] if name in has and name not in found]
+        if lacking:
+            host, then = self.restic.settings["host"], " from before then" if at else ""
+            raise BackupError(
+                f"there is no snapshot of {', '.join(lacking)} of the host {host}{then}: backup_host is the name that it had when they "
+                "were made; with restore_incomplete=true, everything else is brought back"
+            )
         if found:
             # What is cut short at its end can still be read, and yet is not whole
             self.restic.compare()
@@ -463,7 +476,8 @@ def main() -> int:
     for verb in (check, restore, show):
         verb.add_argument("--at", type=lambda text: parse_time(text) if text else None, default=None)
     restore.add_argument("--aside", required=True)
-    restore.add_argument("kind", choices=["volumes", "redis", "definitions"])
+    check.add_argument("--wanted", choices=KINDS, action="append", default=[])
+    restore.add_argument("kind", choices=KINDS)
     fetch = verbs.add_parser("fetch")
     fetch.add_argument("folder", type=Path)
     fetch.add_argument("user", type=int)
@@ -475,7 +489,7 @@ def main() -> int:
             if arguments.verb == "run":
                 return 0 if plan.back_up(arguments.full) else 1
             if arguments.verb == "check":
-                plan.check(arguments.at)
+                plan.check(arguments.at, arguments.wanted)
             elif arguments.verb == "show":
                 plan.show(arguments.at, arguments.name)
             elif arguments.verb == "fetch":
