@@ -72,10 +72,11 @@ def test_checks_that_hang_run_out_together(client: TestClient, monkeypatch: pyte
 
     for name in health.CHECKS:
         monkeypatch.setitem(health.CHECKS, name, hang)
-    monkeypatch.setattr(health, "CHECK_TIMEOUT", 0.3)
+    monkeypatch.setattr(health, "CHECK_TIMEOUT", 1)
     started = time.monotonic()
     response = client.get("/health/ready")
-    assert time.monotonic() - started < 0.8
+    # One after the other would be three seconds
+    assert time.monotonic() - started < 2.5
     assert set(response.json()["checks"].values()) == {"timeout"}
 
 

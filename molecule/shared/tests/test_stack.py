@@ -120,7 +120,7 @@ def test_nginx_says_which_server_has_answered(host, stack, wait_until):
     for path in marks.values():
         assert stack.fetch(path)[0] == 200
     # It writes many lines at a time, five times a second
-    wait_until(lambda: len(said()) == 2, timeout=2, what="nginx has said so")
+    wait_until(lambda: len(said()) == 2, timeout=15, what="nginx has said so")
     asked, served = said()
     assert re.search(r' upstream="[\d.]+:8001" status="200" seconds="[\d.]+"$', asked), asked
     assert served.endswith(' upstream="-" status="-" seconds="-"')
