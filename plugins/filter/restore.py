@@ -137,7 +137,7 @@ def backup_set(info: str, listing: str, version: str, history: str = "", moment:
     fitting = [each for each in made if leads(each)]
     if not fitting:
         return {
-            "problem": f"no backup of PostgreSQL leads to timeline {max(way)}, because it began before the first of them had ended: "
+            "problem": f"no backup of PostgreSQL{' from before restore_time' if moment else ''} leads to timeline {max(way)}: "
             f"restore_timeline may be another one of {', '.join(map(str, timelines))}"
         }
     chosen = fitting[-1]

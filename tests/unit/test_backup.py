@@ -333,11 +333,12 @@ def test_a_backup_that_ends_where_its_timeline_was_left_leads_on() -> None:
 
 def test_where_no_backup_leads_to_the_timeline_it_is_said() -> None:
     old = backup("Z", NOW - 3600, 1) | {"database": {"id": 0, "repo-key": 1}}
-    chosen = backup_set(info(old, SECOND), LEFT, POSTGRES, SECOND_TIMELINE)
-    assert chosen["problem"] == (
-        "no backup of PostgreSQL leads to timeline 2, because it began before the first of them had ended: "
-        "restore_timeline may be another one of 1, 2"
-    )
+    assert backup_set(info(old, SECOND), LEFT, POSTGRES, SECOND_TIMELINE) == {
+        "problem": "no backup of PostgreSQL leads to timeline 2: restore_timeline may be another one of 1, 2"
+    }
+    assert backup_set(info(old, SECOND), LEFT, POSTGRES, SECOND_TIMELINE, moment=AFTER) == {
+        "problem": "no backup of PostgreSQL from before restore_time leads to timeline 2: restore_timeline may be another one of 1, 2"
+    }
 
 
 def test_a_file_of_the_log_counts_only_on_its_timeline() -> None:
