@@ -126,7 +126,7 @@ def before(site, log_in_at, told, wait_until):
     # What comes after the moment is in the log too, and in the backup
     late = client.upload("late.csv", b"a,b\n1,2\n", "text/csv")
     archive(site, wait_until)
-    # And a backup of which a restore to the moment leads to nowhere
+    # And a backup that leads nowhere once the moment has been restored
     play(site, "backup.yml")
     return {"moment": moment.isoformat(sep=" "), "rows": rows[:-19], "files": files, "late": late["id"], "tasks": tasks}
 
@@ -157,7 +157,7 @@ def largest(place, folder):
     return place.check_output(f"find $(ls -d {folder} | sort | tail -1) -type f -printf '%s %p\\n' | sort -n | tail -1").split()[1]
 
 
-# Whatever the byte is: what is encrypted has any one of the 256 at some place
+# It changes the byte whatever it is: what is encrypted can have each of the 256 there
 INVERT = """python3 - {} <<'END'
 import sys
 with open(sys.argv[1], "r+b") as file:
